@@ -1,0 +1,1 @@
+"""External authorization for health APIs behind Envoy: one Check decides who, with what right and how often."""
