@@ -1,0 +1,68 @@
+"""A ClientPolicy document: read it to a value, or to every error in it."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic import ValidationError
+
+from authz.policy.document import API_VERSION, KIND, Binding, ClientPolicy, Mode, Revocation, Route, Source, Validity
+
+__all__ = [
+    "API_VERSION",
+    "KIND",
+    "Binding",
+    "ClientPolicy",
+    "FieldError",
+    "Mode",
+    "Revocation",
+    "Route",
+    "Source",
+    "Validity",
+    "parse",
+]
+
+Path = tuple[str | int, ...]
+
+# What the caller wrote is named by its place; what pydantic adds about its own workings helps nobody.
+_WORDING: Final = {
+    "missing": "required, but not given",
+    "extra_forbidden": "no such field",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldError:
+    """One thing wrong with a document: where (`spec.quotas[0].per`) and what was expected."""
+
+    path: Path
+    message: str
+
+    @property
+    def place(self) -> str:
+        return re.sub(r"\.\[", "[", ".".join(f"[{part}]" if isinstance(part, int) else part for part in self.path))
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message}"
+
+
+def parse(document: object) -> ClientPolicy | tuple[FieldError, ...]:
+    """Return the policy that a document (decoded JSON or YAML) holds, or every error in it."""
+    try:
+        text = json.dumps(document, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return (FieldError(path=(), message="expected plain maps, lists, strings, numbers and booleans"),)
+    try:
+        return ClientPolicy.model_validate_json(text)
+    except ValidationError as invalid:
+        return tuple(
+            FieldError(path=tuple(error["loc"]), message=_wording(error["type"], error["msg"]))
+            for error in invalid.errors(include_url=False, include_context=False, include_input=False)
+        )
+
+
+def _wording(kind: str, message: str) -> str:
+    return _WORDING.get(kind, message.removeprefix("Value error, "))

@@ -1,0 +1,362 @@
+"""The ClientPolicy document: every field, its bounds, and what must hold between fields.
+
+The names and meanings are the API's (group `authz.healthtech.dev`, version `v1alpha1`); values are parsed once,
+here, into what the rest of the code uses: scopes, limits and microseconds instead of text.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import Annotated, Final, Literal, Protocol, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+
+from authz.policy.duration import parse_duration
+from authz.policy.limits import Calendar, Limit, OnStoreFailure, calendar_limit, rate_limit
+from authz.policy.smart import Scope, parse_scope
+
+API_VERSION: Final = "authz.healthtech.dev/v1alpha1"
+KIND: Final = "ClientPolicy"
+COMMON_NAME_MAX: Final = 64  # X.520 ub-common-name
+DNS_LABEL: Final = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
+_SCOPE_TOKEN: Final = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]{1,256}")  # RFC 6749 section 3.3
+_ROUTE_PATH: Final = re.compile(r"/(?:[A-Za-z0-9_~!$&'()*+,=:@-]|\.(?!\.?(?:/|$))|/(?!/))*")
+
+Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{64}$", to_lower=True)]
+DnsName = Annotated[str, StringConstraints(pattern=rf"^(?:\*\.)?{DNS_LABEL}(?:\.{DNS_LABEL})*$", max_length=253)]
+ObjectName = Annotated[str, StringConstraints(pattern=rf"^{DNS_LABEL}(?:\.{DNS_LABEL})*$", max_length=253)]
+EntryName = Annotated[str, StringConstraints(pattern=rf"^{DNS_LABEL}$", max_length=63)]
+# Envoy writes a URI SAN into x-forwarded-client-cert bare, so these characters could forge a field or an element.
+SanUri = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^[A-Za-z][A-Za-z0-9+.-]*:[\x21\x23-\x26\x28-\x2B\x2D-\x3A\x3C-\x7E]+$", max_length=2048
+    ),
+]
+Email = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.!#$%&*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+$", max_length=254)]
+PrintableName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=COMMON_NAME_MAX)]
+ClientId = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]+$", min_length=1, max_length=256)]
+
+
+class Mode(Enum):
+    ENFORCE = "Enforce"
+    SHADOW = "Shadow"
+
+
+class Source(Enum):
+    """Where a client's certificate comes from; `None` stands for a client without one."""
+
+    ISSUED = "Issued"
+    CSR = "CSR"
+    EXTERNAL = "External"
+    NONE = "None"
+
+
+class Binding(Enum):
+    REQUIRED = "Required"
+    WHEN_PRESENT = "WhenPresent"
+
+
+class _HasName(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+Item = TypeVar("Item")
+Named = TypeVar("Named", bound=_HasName)
+
+
+def _unique(items: tuple[Item, ...]) -> tuple[Item, ...]:
+    twice = sorted({str(item) for item in items if items.count(item) > 1})
+    if twice:
+        raise ValueError(f"given twice: {', '.join(twice)}")
+    return items
+
+
+def _uniquely_named(items: tuple[Named, ...]) -> tuple[Named, ...]:
+    _unique(tuple(item.name for item in items))
+    return items
+
+
+def _duration_us(value: object) -> int:
+    if not isinstance(value, str):
+        raise ValueError("expected a duration such as 90s, 15m or 720h")  # noqa: TRY004 pydantic collects ValueError
+    return parse_duration(value)
+
+
+def _clinical_scope(value: object) -> Scope:
+    scope = parse_scope(value) if isinstance(value, str) else None
+    if scope is None:
+        raise ValueError("expected a SMART clinical scope such as patient/Observation.rs or system/*.read")
+    return scope
+
+
+def _other_scope(value: object) -> str:
+    if not isinstance(value, str) or not _SCOPE_TOKEN.fullmatch(value):
+        raise ValueError("expected an OAuth scope: 1 to 256 visible ASCII characters without space, quote or backslash")
+    if "/" in value and value.split("/", 1)[0] in ("patient", "user", "system"):
+        raise ValueError("a clinical scope belongs into spec.scopes")
+    return value
+
+
+def _route_scope(value: object) -> Scope | str:
+    if isinstance(value, str) and (scope := parse_scope(value)) is not None:
+        return scope
+    return _other_scope(value)
+
+
+def _route_path(path: str) -> str:
+    if not _ROUTE_PATH.fullmatch(path):
+        raise ValueError("expected an absolute path without query, encoding, `;`, empty or dot segments")
+    return path
+
+
+DurationUs = Annotated[int, PlainValidator(_duration_us)]
+ClinicalScope = Annotated[Scope, PlainValidator(_clinical_scope)]
+OtherScope = Annotated[str, PlainValidator(_other_scope)]
+RouteScope = Annotated[Scope | str, PlainValidator(_route_scope)]
+RoutePath = Annotated[str, Field(max_length=1024), AfterValidator(_route_path)]
+HttpMethod = Annotated[str, StringConstraints(pattern=r"^[A-Z]{1,16}$")]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, alias_generator=to_camel)
+
+
+class Identity(_Model):
+    """What goes into an issued certificate; it never identifies a caller."""
+
+    common_name: PrintableName | None = None
+    organizations: Annotated[tuple[PrintableName, ...], Field(max_length=8), AfterValidator(_unique)] = ()
+    uris: Annotated[tuple[SanUri, ...], Field(max_length=8), AfterValidator(_unique)] = ()
+    dns_names: Annotated[tuple[DnsName, ...], Field(max_length=8), AfterValidator(_unique)] = ()
+    emails: Annotated[tuple[Email, ...], Field(max_length=8), AfterValidator(_unique)] = ()
+
+    @field_validator("uris")
+    @classmethod
+    def _one_spiffe_id(cls, uris: tuple[str, ...]) -> tuple[str, ...]:
+        if sum(uri.startswith("spiffe://") for uri in uris) > 1:
+            raise ValueError("at most one spiffe:// URI (SPIFFE X509-SVID section 2)")
+        return uris
+
+    @model_validator(mode="after")
+    def _names_somebody(self) -> Self:
+        if not (self.common_name or self.uris or self.dns_names or self.emails):
+            raise ValueError("needs a commonName or at least one of uris, dnsNames, emails")
+        return self
+
+
+class IssuerRef(_Model):
+    group: DnsName = "cert-manager.io"
+    kind: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Za-z]{0,62}$")] = "Issuer"
+    name: ObjectName
+
+
+class PrivateKey(_Model):
+    algorithm: Literal["ECDSA", "RSA"] = "ECDSA"
+    size: Literal[256, 384, 2048, 3072, 4096] = 256
+    rotation_policy: Literal["Always", "Never"] = "Always"
+
+    @model_validator(mode="after")
+    def _size_fits(self) -> Self:
+        sizes = (256, 384) if self.algorithm == "ECDSA" else (2048, 3072, 4096)
+        if self.size not in sizes:
+            raise ValueError(f"size for {self.algorithm} is one of {', '.join(map(str, sizes))}")
+        return self
+
+
+class SecretTemplate(_Model):
+    labels: dict[str, str] = Field(default_factory=dict, max_length=32)
+    annotations: dict[str, str] = Field(default_factory=dict, max_length=32)
+
+
+class Certificate(_Model):
+    source: Source = Source.ISSUED
+    duration: DurationUs = parse_duration("720h")
+    renew_before_percentage: Annotated[int, Field(ge=1, le=99)] | None = None
+    renew_before: DurationUs | None = None
+    private_key: PrivateKey = PrivateKey()
+    profile: Literal["ClientAuth", "Spiffe"] = "ClientAuth"
+    secret_name: ObjectName | None = None
+    secret_template: SecretTemplate = SecretTemplate()
+    secret_deletion_policy: Literal["Delete", "Retain"] = "Delete"
+    issuer_ref: IssuerRef | None = None
+    csr: (
+        Annotated[str, StringConstraints(pattern=r"^\s*-----BEGIN CERTIFICATE REQUEST-----", max_length=16384)] | None
+    ) = None
+    fingerprints: Annotated[tuple[Fingerprint, ...], Field(max_length=8), AfterValidator(_unique)] = ()
+
+    @model_validator(mode="after")
+    def _fits_source(self) -> Self:
+        if (self.source is Source.CSR) is not (self.csr is not None):
+            raise ValueError("csr goes with source: CSR, and only with it")
+        if (self.source is Source.EXTERNAL) is not bool(self.fingerprints):
+            raise ValueError("fingerprints (1 to 8) go with source: External, and only with it")
+        if self.renew_before is not None and self.renew_before_percentage is not None:
+            raise ValueError("renewBefore and renewBeforePercentage exclude each other")
+        if self.renew_before is not None and self.renew_before >= self.duration:
+            raise ValueError("renewBefore must be shorter than duration")
+        return self
+
+
+class RevokedFingerprint(_Model):
+    sha256: Fingerprint
+    reason: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Za-z]{0,63}$")] = "Unspecified"
+    time: AwareDatetime | None = None
+
+
+class Revocation(_Model):
+    fingerprints: Annotated[tuple[RevokedFingerprint, ...], Field(max_length=32)] = ()
+    issued_before: AwareDatetime | None = None
+
+    @field_validator("fingerprints")
+    @classmethod
+    def _each_once(cls, revoked: tuple[RevokedFingerprint, ...]) -> tuple[RevokedFingerprint, ...]:
+        _unique(tuple(entry.sha256 for entry in revoked))
+        return revoked
+
+
+class Token(_Model):
+    required: bool = True
+    issuers: Annotated[tuple[EntryName, ...], Field(min_length=1, max_length=8), AfterValidator(_unique)] | None = None
+    binding: Binding = Binding.WHEN_PRESENT
+
+
+class RouteMatch(_Model):
+    methods: Annotated[tuple[HttpMethod, ...], Field(min_length=1, max_length=16), AfterValidator(_unique)] | None = (
+        None
+    )
+    path: RoutePath | None = None
+    path_prefix: RoutePath | None = None
+
+    @model_validator(mode="after")
+    def _one_kind_of_path(self) -> Self:
+        if (self.path is None) is (self.path_prefix is None):
+            raise ValueError("needs exactly one of path, pathPrefix")
+        return self
+
+
+class RouteScopes(_Model):
+    all_of: Annotated[tuple[RouteScope, ...], Field(min_length=1, max_length=16)] | None = None
+    any_of: Annotated[tuple[RouteScope, ...], Field(min_length=1, max_length=16)] | None = None
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        if (self.all_of is None) is (self.any_of is None):
+            raise ValueError("needs exactly one of allOf, anyOf")
+        return self
+
+
+class Route(_Model):
+    name: EntryName
+    match: RouteMatch
+    scopes: RouteScopes
+
+
+class Quota(_Model):
+    name: EntryName
+    requests: int
+    per: DurationUs | None = None
+    calendar: Calendar | None = None
+    burst: int | None = None
+    on_store_failure: OnStoreFailure = OnStoreFailure.LOCAL
+
+    @model_validator(mode="after")
+    def _is_exact(self) -> Self:
+        self.limit()
+        return self
+
+    def limit(self) -> Limit:
+        """Return the compiled limit; ValueError names what is out of bounds."""
+        if (self.per is None) is (self.calendar is None):
+            raise ValueError("needs exactly one of per, calendar")
+        if self.calendar is not None:
+            if self.burst is not None:
+                raise ValueError("burst goes with per, not with calendar")
+            return calendar_limit(
+                name=self.name,
+                requests=self.requests,
+                calendar=self.calendar,
+                on_store_failure=self.on_store_failure,
+            )
+        return rate_limit(
+            name=self.name,
+            requests=self.requests,
+            per_us=self.per or 0,
+            burst=self.burst,
+            on_store_failure=self.on_store_failure,
+        )
+
+
+class Validity(_Model):
+    not_before: AwareDatetime | None = None
+    not_after: AwareDatetime | None = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.not_before is not None and self.not_after is not None and self.not_before >= self.not_after:
+            raise ValueError("notBefore must be earlier than notAfter")
+        return self
+
+
+class Spec(_Model):
+    client_id: ClientId
+    mode: Mode = Mode.ENFORCE
+    suspended: bool = False
+    identity: Identity | None = None
+    certificate: Certificate = Certificate()
+    revocation: Revocation = Revocation()
+    token: Token = Token()
+    scopes: Annotated[tuple[ClinicalScope, ...], Field(max_length=64), AfterValidator(_unique)] = ()
+    other_scopes: Annotated[tuple[OtherScope, ...], Field(max_length=64), AfterValidator(_unique)] = ()
+    routes: Annotated[tuple[Route, ...], Field(max_length=32), AfterValidator(_uniquely_named)] = ()
+    quotas: Annotated[tuple[Quota, ...], Field(max_length=8), AfterValidator(_uniquely_named)] = ()
+    validity: Validity = Validity()
+
+    @model_validator(mode="after")
+    def _has_a_common_name(self) -> Self:
+        issued = self.certificate.source in (Source.ISSUED, Source.CSR)
+        if issued and self.identity is None and len(self.client_id) > COMMON_NAME_MAX:
+            raise ValueError(
+                "identity is needed: without it clientId becomes the common name, which holds 64 characters"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _token_where_nothing_else_identifies(self) -> Self:
+        if self.certificate.source is Source.NONE and not self.token.required:
+            raise ValueError("certificate.source: None identifies by token, so token.required cannot be false")
+        if self.certificate.source is Source.NONE and self.token.binding is Binding.REQUIRED:
+            raise ValueError("token.binding: Required needs a certificate, and certificate.source is None")
+        return self
+
+
+class Metadata(BaseModel):
+    """The object's name; what else Kubernetes keeps there is not ours to judge."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    name: ObjectName
+    namespace: EntryName = "default"
+
+
+class ClientPolicy(_Model):
+    """One partner application: who it is, what it may do and how often."""
+
+    api_version: Literal["authz.healthtech.dev/v1alpha1"]
+    kind: Literal["ClientPolicy"]
+    metadata: Metadata
+    spec: Spec
+    status: object = None  # the operator's; read where the source is the Kubernetes API
