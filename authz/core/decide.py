@@ -1,0 +1,91 @@
+"""The only maker of `Allow`: it takes evidence of every stage, and there is none for what did not happen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from authz.core.quota import Exceeded, Unknown, Within
+from authz.model import Claims, Client, Grant, Reason, Refused
+
+# Shadow lets pass what a token, a scope or a quota would refuse; never what says that the caller is not who it claims
+# to be, that it may not act at all, or that the request has no single reading.
+NEVER_SHADOWED: Final = frozenset(
+    {
+        Reason.PATH_AMBIGUOUS,
+        Reason.REQUEST_MALFORMED,
+        Reason.CERTIFICATE_MISSING,
+        Reason.CERTIFICATE_MALFORMED,
+        Reason.CERTIFICATE_UNKNOWN,
+        Reason.CERTIFICATE_REVOKED,
+        Reason.CERTIFICATE_EXPIRED,
+        Reason.CERTIFICATE_NOT_YET_VALID,
+        Reason.PROXY_UNTRUSTED,
+        Reason.CLIENT_SUSPENDED,
+        Reason.CLIENT_NOT_VALID,
+        Reason.POLICY_CONFLICT,
+        Reason.POLICY_INVALID,
+        Reason.INTERNAL,
+        Reason.NOT_READY,
+    }
+)
+Quota = Within | Exceeded | Unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Public:
+    """The right by which a public route passes, with or without a client."""
+
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class Allow:
+    """The request passes: by which right, within which quota, as whom."""
+
+    right: Grant | Public
+    quota: Within
+    client: Client | None
+    claims: Claims | None
+
+
+@dataclass(frozen=True, slots=True)
+class Shadowed:
+    """The request passes only because its client is in Shadow mode; Enforce would have refused it."""
+
+    refused: Refused
+    quota: Quota
+    client: Client
+    claims: Claims | None
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """The request is refused; who asked, as far as that was established, and the quota if it was asked."""
+
+    refused: Refused
+    quota: Quota | None = None
+    client: Client | None = None
+    claims: Claims | None = None
+
+
+Verdict = Allow | Shadowed | Deny
+
+
+def conclude(right: Grant | Public | Refused, quota: Quota, client: Client | None, claims: Claims | None) -> Verdict:
+    """Return the verdict on a request that was judged to the end: the right it has, and what its quota says.
+
+    A refusal stands, whatever the quota says.
+    """
+    if not isinstance(right, Refused) and isinstance(quota, Within):
+        return Allow(right, quota, client, claims)
+    refused = right if isinstance(right, Refused) else _refused_by(quota)
+    if client is not None and client.shadow and refused.reason not in NEVER_SHADOWED:
+        return Shadowed(refused, quota, client, claims)
+    return Deny(refused, quota, client, claims)
+
+
+def _refused_by(quota: Quota) -> Refused:
+    if isinstance(quota, Exceeded):
+        return Refused(Reason.QUOTA_EXCEEDED, "no request left")
+    return Refused(Reason.STORE_UNAVAILABLE, "the quota store does not answer, and the policy says Closed")

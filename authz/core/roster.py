@@ -1,0 +1,93 @@
+"""Policies → the index that a decision looks clients up in, conflicts resolved.
+
+Of files none is older than another, so of two that claim the same client id or fingerprint neither holds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Final, NamedTuple
+
+from authz.core.certificate import epoch_us
+from authz.model import Client, Credential, Policies, Standing
+from authz.policy import ClientPolicy, Mode, Source
+
+_FINGERPRINT: Final = re.compile(r"[0-9A-Fa-f]{64}")
+
+
+class Entry(NamedTuple):
+    """A client, and the fingerprints that its policy lists."""
+
+    client: Client
+    fingerprints: tuple[str, ...]
+
+
+def enlist(policy: ClientPolicy, *, may_shadow: bool) -> Entry:
+    """Return the client of a valid policy from a file, which can list fingerprints only as External."""
+    spec, name = policy.spec, policy.metadata
+    revoked, validity = spec.revocation, spec.validity
+    client = Client(
+        id=spec.client_id,
+        policy=f"{name.namespace}/{name.name}",
+        shadow=may_shadow and spec.mode is Mode.SHADOW,
+        suspended=spec.suspended,
+        source=spec.certificate.source,
+        revoked=frozenset(entry.sha256 for entry in revoked.fingerprints),
+        issued_before_us=epoch_us(revoked.issued_before) if revoked.issued_before else None,
+        not_before_us=epoch_us(validity.not_before) if validity.not_before else None,
+        not_after_us=epoch_us(validity.not_after) if validity.not_after else None,
+        token_required=spec.token.required,
+        issuers=frozenset(spec.token.issuers) if spec.token.issuers is not None else None,
+        binding=spec.token.binding,
+        scopes=spec.scopes,
+        other_scopes=frozenset(spec.other_scopes),
+        routes=spec.routes,
+        limits=tuple(quota.limit() for quota in spec.quotas),
+    )
+    return Entry(client, spec.certificate.fingerprints)
+
+
+def enlist_invalid(document: object, policy: str) -> Entry | None:
+    """Return whom a document that was never valid speaks of, so that they are told so; None if nobody."""
+    spec = _map(_map(document).get("spec"))
+    client_id = spec.get("clientId")
+    certificate = _map(spec.get("certificate"))
+    listed = certificate.get("fingerprints")
+    fingerprints = tuple(one.lower() for one in (listed if isinstance(listed, list) else ()) if _is_fingerprint(one))
+    source = Source.NONE if certificate.get("source") == Source.NONE.value else Source.EXTERNAL
+    if not isinstance(client_id, str):
+        return None
+    return Entry(Client(id=client_id, policy=policy, standing=Standing.INVALID, source=source), fingerprints)
+
+
+def _map(value: object) -> dict[str, object]:
+    return value if isinstance(value, dict) else {}
+
+
+def _is_fingerprint(value: object) -> bool:
+    return isinstance(value, str) and _FINGERPRINT.fullmatch(value) is not None
+
+
+def index(entries: Iterable[Entry], generation: int) -> Policies:
+    """Return the index of all clients; an invalid policy takes nothing from a valid one."""
+    valid: list[Entry] = []
+    invalid: list[Entry] = []
+    for entry in entries:
+        (invalid if entry.client.standing is Standing.INVALID else valid).append(entry)
+    ids = Counter(entry.client.id for entry in valid)
+    claims = Counter(fingerprint for entry in valid for fingerprint in entry.fingerprints)
+    by_fingerprint: dict[str, Credential] = {}
+    by_token: dict[str, Client] = {}
+    for entry in (*valid, *invalid):
+        client = entry.client
+        contested = ids[client.id] > 1 or any(claims[fingerprint] > 1 for fingerprint in entry.fingerprints)
+        if contested and client.standing is Standing.ACTIVE:
+            client = replace(client, standing=Standing.CONFLICT)
+        for fingerprint in entry.fingerprints:
+            by_fingerprint.setdefault(fingerprint, Credential(client))
+        if client.source is Source.NONE:
+            by_token.setdefault(client.id, client)
+    return Policies(by_fingerprint=by_fingerprint, by_token=by_token, generation=generation)

@@ -1,0 +1,258 @@
+"""The nouns of a decision: what a caller sent, what the platform knows, and the one way to refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
+
+from authz.policy import Binding, Source
+from authz.policy.document import Route
+from authz.policy.limits import Limit
+from authz.policy.smart import Scope
+
+
+class Reason(Enum):
+    """Why a decision came out as it did; the wire's one table maps each to a status and a challenge."""
+
+    ALLOWED = "allowed"
+    PATH_AMBIGUOUS = "path_ambiguous"
+    REQUEST_MALFORMED = "request_malformed"
+    CERTIFICATE_MISSING = "certificate_missing"
+    CERTIFICATE_MALFORMED = "certificate_malformed"
+    CERTIFICATE_UNKNOWN = "certificate_unknown"
+    CERTIFICATE_REVOKED = "certificate_revoked"
+    CERTIFICATE_EXPIRED = "certificate_expired"
+    CERTIFICATE_NOT_YET_VALID = "certificate_not_yet_valid"
+    PROXY_UNTRUSTED = "proxy_untrusted"
+    CLIENT_SUSPENDED = "client_suspended"
+    CLIENT_NOT_VALID = "client_not_valid"
+    POLICY_CONFLICT = "policy_conflict"
+    POLICY_INVALID = "policy_invalid"
+    TOKEN_MISSING = "token_missing"
+    TOKEN_MALFORMED = "token_malformed"
+    TOKEN_ALGORITHM = "token_algorithm"
+    TOKEN_KEY_UNKNOWN = "token_key_unknown"
+    TOKEN_SIGNATURE = "token_signature"
+    TOKEN_EXPIRED = "token_expired"
+    TOKEN_NOT_YET_VALID = "token_not_yet_valid"
+    TOKEN_ISSUER = "token_issuer"
+    TOKEN_AUDIENCE = "token_audience"
+    TOKEN_TYPE = "token_type"
+    TOKEN_CLIENT = "token_client"
+    TOKEN_BINDING = "token_binding"
+    TOKEN_INACTIVE = "token_inactive"
+    SCOPE_MISSING = "scope_missing"
+    PATIENT_UNKNOWN = "patient_unknown"
+    PATIENT_MISMATCH = "patient_mismatch"
+    COMPARTMENT_UNDECIDABLE = "compartment_undecidable"
+    INTERACTION_UNSUPPORTED = "interaction_unsupported"
+    ROUTE_NOT_ALLOWED = "route_not_allowed"
+    QUOTA_EXCEEDED = "quota_exceeded"
+    STORE_UNAVAILABLE = "store_unavailable"
+    ISSUER_UNAVAILABLE = "issuer_unavailable"
+    INTERNAL = "internal"
+    NOT_READY = "not_ready"
+
+
+class Refused(Exception):  # noqa: N818 a refusal is an outcome here, not an error of ours
+    """The caller's fault. `detail` is for the audit alone: it never holds a token, a certificate or a key."""
+
+    def __init__(
+        self, reason: Reason, detail: str = "", *, needed: tuple[str, ...] = (), challenge: bool = False
+    ) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+        self.needed = needed  # scopes that would have done
+        self.challenge = challenge  # Authorization itself is at fault (RFC 6750 `invalid_request`)
+
+
+class KeyUnknown(Refused):
+    """No key of the issuer (by configured name) fits; a refresh of its key set may bring one."""
+
+    def __init__(self, issuer: str) -> None:
+        super().__init__(Reason.TOKEN_KEY_UNKNOWN, f"no key of issuer {issuer} fits")
+        self.issuer = issuer
+
+
+# Values built on every request are NamedTuples: one costs a fifth of a frozen dataclass.
+class Request(NamedTuple):
+    """What the caller asked, as Envoy saw it; nothing in it is trusted yet."""
+
+    method: str
+    target: str  # path and query as sent
+    host: str
+    request_id: str  # Envoy's x-request-id
+    address: str  # of the caller, as `identity.clientAddress` says; "" if unknown
+    authorization: str | None
+    forwarded: str | None  # x-forwarded-client-cert
+    certificate: str | None  # source.certificate: URL-encoded PEM of the immediate peer
+    is_overridden: bool  # a header asks the upstream to use another method
+    is_conditional: bool  # carries If-None-Exist
+    form: str | None  # a complete form body; None if there is none or it may be partial
+
+
+class Target(NamedTuple):
+    """An unambiguous request target."""
+
+    path: str  # decoded
+    query: str  # as sent, without `?`
+
+
+class CertificateFacts(NamedTuple):
+    """What a whole certificate says; instants in µs since the epoch, both inclusive."""
+
+    fingerprint: str
+    not_before_us: int
+    not_after_us: int
+    issuer_windows: tuple[tuple[int, int], ...]  # validity of each CA of `identity.clientCa` that signed it
+
+
+class Presented(NamedTuple):
+    """The client certificate of a request: always its fingerprint, and its facts where it came whole."""
+
+    fingerprint: str  # SHA-256 of the DER, lower-case hex
+    facts: CertificateFacts | None
+
+
+class Standing(Enum):
+    """Whether a policy can grant anything at all."""
+
+    ACTIVE = "active"
+    CONFLICT = "conflict"
+    INVALID = "invalid"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Client:
+    """A policy in the form the hot path reads; instants in µs since the epoch."""
+
+    id: str
+    policy: str  # namespace/name
+    standing: Standing = Standing.ACTIVE
+    shadow: bool = False
+    suspended: bool = False
+    source: Source = Source.EXTERNAL
+    revoked: frozenset[str] = frozenset()
+    issued_before_us: int | None = None
+    not_before_us: int | None = None
+    not_after_us: int | None = None
+    token_required: bool = True
+    issuers: frozenset[str] | None = None  # names; None: every configured one
+    binding: Binding = Binding.WHEN_PRESENT
+    scopes: tuple[Scope, ...] = ()
+    other_scopes: frozenset[str] = frozenset()
+    routes: tuple[Route, ...] = ()
+    limits: tuple[Limit, ...] = ()
+    key: str = field(init=False)  # of its quota
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", f"client:{self.id}")
+
+
+class Credential(NamedTuple):
+    """A fingerprint that a policy lists, with what is known of that certificate without seeing it."""
+
+    client: Client
+    not_before_us: int | None = None
+    not_after_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policies:
+    """Every client there is, found by certificate or, where there is none, by verified token."""
+
+    by_fingerprint: Mapping[str, Credential]
+    by_token: Mapping[str, Client]  # clientId → client of `certificate.source: None`
+    generation: int = 0
+
+
+class VerificationKey(NamedTuple):
+    """A public key that may verify signatures of these algorithms (RFC 7518 names)."""
+
+    kid: str | None
+    thumbprint: str  # RFC 7638, SHA-256
+    algorithms: frozenset[str]
+    key: object  # cryptography's public key; its type goes with the algorithm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class KeySet:
+    keys: tuple[VerificationKey, ...]
+    stale_at_us: int  # jwksMaxAge after they were fetched
+
+    def fitting(self, kid: str | None, algorithm: str) -> tuple[VerificationKey, ...]:
+        """Return the keys that could have made the signature; without a `kid`, all that fit the algorithm."""
+        return tuple(key for key in self.keys if algorithm in key.algorithms and (kid is None or key.kid == kid))
+
+    def is_stale(self, now_us: int) -> bool:
+        return now_us >= self.stale_at_us
+
+    def holds(self, thumbprint: str) -> bool:
+        return any(key.thumbprint == thumbprint for key in self.keys)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issuer:
+    """What the platform's configuration says of an authorization server; durations in µs."""
+
+    name: str
+    issuer: str
+    audiences: frozenset[str]
+    algorithms: frozenset[str]
+    leeway_us: int
+    client_claim: str
+    patient_claim: str
+    scope_claims: tuple[str, ...]
+
+
+class Trusted(NamedTuple):
+    """An issuer with the keys last fetched from it."""
+
+    issuer: Issuer
+    keys: KeySet | None
+
+
+class Confirmation(Enum):
+    """How a token is bound to its holder, besides a certificate's thumbprint."""
+
+    NONE = "none"
+    UNSUPPORTED = "unsupported"
+
+
+class Claims(NamedTuple):
+    """The claims of a token whose signature, issuer, audience and type are verified; instants in µs."""
+
+    issuer: str  # the configured name
+    key_thumbprint: str
+    subject: str | None
+    client_id: str
+    scopes: tuple[str, ...]
+    patient: str | None
+    expires_us: int
+    not_before_us: int | None
+    confirmation: str | Confirmation  # hex SHA-256 of the certificate that `cnf` names
+
+
+class Compartment(Enum):
+    """What becomes of a request that cannot be proven to stay within the token's patient."""
+
+    DENY = "deny"
+    DELEGATE = "delegate"
+
+
+class Fhir(NamedTuple):
+    """Where FHIR is served, and what becomes of undecidable requests there."""
+
+    base_path: str  # without a final slash; "" where everything is FHIR
+    compartment: Compartment
+
+
+class Grant(NamedTuple):
+    """The right by which a request passes."""
+
+    scopes: tuple[str, ...]  # effective: the token's ∩ the policy's
+    rule: str  # what granted it: a scope's text, a route's name
+    compartment: str | None = None  # `Patient/{id}` that the FHIR server must enforce
