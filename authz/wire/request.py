@@ -1,0 +1,115 @@
+"""Envoy's CheckRequest → `Request`.
+
+Both header forms are read: `headers`, where Envoy joins repeats with a comma, and `header_map`, which keeps them.
+
+Source: envoy/service/auth/v3/attribute_context.proto.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+from google.protobuf.message import DecodeError
+
+from authz.model import Reason, Refused, Request
+from authz.wire.pb.envoy.service.auth.v3.attribute_context_pb2 import AttributeContext
+from authz.wire.pb.envoy.service.auth.v3.external_auth_pb2 import CheckRequest
+
+_METHOD_OVERRIDES: Final = frozenset({"x-http-method-override", "x-http-method", "x-method-override"})
+_READ: Final = frozenset(
+    {
+        "authorization",
+        "content-type",
+        "if-none-exist",
+        "x-envoy-auth-partial-body",
+        "x-forwarded-client-cert",
+        "x-forwarded-for",
+        "x-request-id",
+        *_METHOD_OVERRIDES,
+    }
+)
+_FORM_TYPE: Final = re.compile(r"application/x-www-form-urlencoded(?:\s*;\s*charset=utf-8)?", re.IGNORECASE)
+_FORM: Final = re.compile(r"(?:[!-$&-~]|%[0-9A-Fa-f]{2})*")
+
+
+class ClientAddress(NamedTuple):
+    """Where the caller's address comes from: the peer, or the `hops`-th value from the right of X-Forwarded-For."""
+
+    hops: int = 0  # 0: the peer
+
+
+def read(data: bytes, client_address: ClientAddress) -> Request:
+    """Return the request that a serialised CheckRequest describes.
+
+    Raises:
+        Refused: REQUEST_MALFORMED, if `data` is no CheckRequest.
+    """
+    try:
+        check = CheckRequest.FromString(data)
+    except DecodeError:
+        raise Refused(Reason.REQUEST_MALFORMED, "not a CheckRequest") from None
+    return read_message(check, client_address)
+
+
+def read_message(check: CheckRequest, client_address: ClientAddress) -> Request:
+    """Return the request that a CheckRequest describes."""
+    attributes = check.attributes
+    http = attributes.request.http
+    source = attributes.source
+    headers = _headers(http)
+    return Request(
+        method=http.method,
+        target=http.path,
+        host=http.host,
+        request_id=headers.get("x-request-id", http.id),
+        address=_address(source, headers.get("x-forwarded-for"), client_address),
+        authorization=headers.get("authorization"),
+        forwarded=headers.get("x-forwarded-client-cert"),
+        certificate=source.certificate or None,
+        is_overridden=not _METHOD_OVERRIDES.isdisjoint(headers),
+        is_conditional="if-none-exist" in headers,
+        form=_form(http, headers) if http.method == "POST" else None,
+    )
+
+
+def _headers(http: AttributeContext.HttpRequest) -> dict[str, str]:
+    """Return the headers that a decision reads; repeats are joined as Envoy joins them."""
+    found: dict[str, str] = {}
+    for name, value in http.headers.items():
+        _collect(found, name, value)
+    for header in http.header_map.headers:
+        _collect(found, header.key, header.value or header.raw_value.decode("latin-1"))
+    return found
+
+
+def _collect(found: dict[str, str], name: str, value: str) -> None:
+    name = name.lower()
+    if name not in _READ:
+        # WSGI and CGI upstreams read `_` as `-`, so a caller can spell a method override that way too.
+        name = name.replace("_", "-")
+        if name not in _METHOD_OVERRIDES:
+            return
+    found[name] = f"{found[name]},{value}" if name in found else value
+
+
+def _address(source: AttributeContext.Peer, forwarded_for: str | None, client_address: ClientAddress) -> str:
+    peer = source.address.socket_address.address
+    if not client_address.hops:
+        return peer
+    values = [value.strip() for value in (forwarded_for or "").split(",")]
+    # Fewer values than trusted hops: the request did not come through them all, so the peer answers for it.
+    return values[-client_address.hops] if len(values) >= client_address.hops and values[-client_address.hops] else peer
+
+
+def _form(http: AttributeContext.HttpRequest, headers: dict[str, str]) -> str | None:
+    """Return a form body that is certainly complete; Envoy may cut it (`allow_partial_message`) or not send it."""
+    body = http.raw_body or http.body.encode()
+    if http.size != len(body) or headers.get("x-envoy-auth-partial-body", "false") != "false":
+        return None
+    if not body:
+        return ""
+    if not _FORM_TYPE.fullmatch(headers.get("content-type", "")):
+        return None
+    text = body.decode("latin-1")
+    return text if _FORM.fullmatch(text) else None

@@ -1,0 +1,210 @@
+"""A verdict → Envoy's CheckResponse.
+
+Source: envoy/service/auth/v3/external_auth.proto; RFC 6750 section 3 (challenges); RFC 9457 (problem JSON);
+HL7 FHIR R4 OperationOutcome.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from itertools import product
+from typing import Final, NamedTuple
+
+from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
+
+from authz.core import grant
+from authz.core.decide import Allow, Deny, Shadowed, Verdict
+from authz.core.quota import Exceeded
+from authz.model import Fhir, Grant, Reason, Refused
+from authz.wire import ratelimit
+from authz.wire.pb.envoy.config.core.v3.base_pb2 import HeaderValueOption
+from authz.wire.pb.envoy.service.auth.v3.external_auth_pb2 import CheckResponse
+from authz.wire.ratelimit import Form
+from authz.wire.reasons import ANSWERS
+
+# gRPC codes by HTTP status (google.rpc.Code); Envoy looks only at whether it is OK.
+_CODES: Final = {400: 3, 401: 16, 403: 7, 429: 8, 503: 14}
+_OVERWRITE: Final = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+REALM: Final = "clientpolicy"
+IDENTITY_HEADERS: Final = (
+    "x-client-id",
+    "x-client-policy",
+    "x-token-subject",
+    "x-token-scopes",
+    "x-patient-id",
+    "x-fhir-compartment",
+    "x-decision-id",
+)
+Headers = dict[str, str]
+
+
+def _twins(name: str) -> tuple[str, ...]:
+    """Return the other spellings that a CGI-like upstream cannot tell from `name`."""
+    parts = name.split("-")
+    spellings = (
+        "".join(part + separator for part, separator in zip(parts, (*separators, ""), strict=True))
+        for separators in product("-_", repeat=len(parts) - 1)
+    )
+    return tuple(spelling for spelling in spellings if spelling != name)
+
+
+_ALWAYS_REMOVED: Final = tuple(twin for name in (*IDENTITY_HEADERS, "x-forwarded-client-cert") for twin in _twins(name))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Style:
+    """How answers are written."""
+
+    fhir: Fhir
+    form: Form
+    remove_authorization: bool = False
+    remove_xfcc: bool = False
+
+
+class Answered(NamedTuple):
+    """What a verdict becomes, before it is protobuf: also what `clientpolicy check` prints."""
+
+    status: int
+    upstream: Headers
+    remove: tuple[str, ...]
+    response: Headers
+    body: str
+
+
+def answer(verdict: Verdict, decision_id: str, target: str, style: Style) -> Answered:
+    """Return the status, headers and body for a verdict; `target` decides between FHIR and problem JSON."""
+    response = {"x-decision-id": decision_id, **dict(ratelimit.fields(verdict.quota, style.form))}
+    if isinstance(verdict, Deny):
+        return _denied(verdict, decision_id, target, style, response)
+    upstream = _identity(verdict, decision_id)
+    remove = [*(name for name in IDENTITY_HEADERS if name not in upstream), *_ALWAYS_REMOVED]
+    if style.remove_authorization:
+        remove.append("authorization")
+    if style.remove_xfcc:
+        remove.append("x-forwarded-client-cert")
+    return Answered(200, upstream, tuple(remove), response, "")
+
+
+def _identity(verdict: Allow | Shadowed, decision_id: str) -> Headers:
+    headers = {"x-decision-id": decision_id}
+    client, claims = verdict.client, verdict.claims
+    if client is None:
+        return headers
+    headers["x-client-id"] = client.id
+    headers["x-client-policy"] = client.policy
+    right = verdict.right if isinstance(verdict, Allow) else None
+    if claims is not None:
+        if claims.subject is not None:
+            headers["x-token-subject"] = claims.subject
+        if claims.patient is not None:
+            headers["x-patient-id"] = claims.patient
+    if isinstance(right, Grant) or claims is not None:
+        scopes = right.scopes if isinstance(right, Grant) else grant.held(client, claims).texts
+        if scopes:
+            headers["x-token-scopes"] = " ".join(scopes)
+    if isinstance(right, Grant) and right.compartment is not None:
+        headers["x-fhir-compartment"] = right.compartment
+    return headers
+
+
+def _denied(verdict: Deny, decision_id: str, target: str, style: Style, response: Headers) -> Answered:
+    refused = verdict.refused
+    told = ANSWERS[refused.reason]
+    challenge = _challenge(refused)
+    if challenge is not None:
+        response["www-authenticate"] = challenge
+    if isinstance(verdict.quota, Exceeded) and refused.reason is Reason.QUOTA_EXCEEDED:
+        response["retry-after"] = str(ratelimit.retry_after_s(verdict.quota))
+    response["cache-control"] = "no-store"
+    is_fhir = _is_fhir(target, style.fhir.base_path)
+    response["content-type"] = "application/fhir+json" if is_fhir else "application/problem+json"
+    body = _outcome(refused.reason, decision_id) if is_fhir else _problem(refused.reason, decision_id)
+    return Answered(told.status, {}, (), response, json.dumps(body, separators=(",", ":")))
+
+
+def _challenge(refused: Refused) -> str | None:
+    told = ANSWERS[refused.reason]
+    if refused.reason is Reason.TOKEN_MISSING:
+        return f'Bearer realm="{REALM}"'
+    if told.error is None or (told.status == 400 and not refused.challenge):  # noqa: PLR2004 the table's own number
+        return None
+    challenge = f'Bearer realm="{REALM}", error="{told.error}", error_description="{told.title}"'
+    return f'{challenge}, scope="{" ".join(refused.needed)}"' if refused.needed else challenge
+
+
+def _is_fhir(target: str, base_path: str) -> bool:
+    return target.startswith(base_path) and target[len(base_path) : len(base_path) + 1] in ("", "/", "?")
+
+
+def _outcome(reason: Reason, decision_id: str) -> object:
+    told = ANSWERS[reason]
+    coding = [{"system": "https://authz.healthtech.dev/reason", "code": reason.value}]
+    issue = {
+        "severity": "error",
+        "code": told.issue,
+        "details": {"coding": coding, "text": told.title},
+        "diagnostics": f"decision {decision_id}",
+    }
+    return {"resourceType": "OperationOutcome", "issue": [issue]}
+
+
+# Problem types that IANA's registry holds for what RateLimit tells; the others say it all in title and reason.
+_PROBLEM_TYPES: Final = {
+    Reason.QUOTA_EXCEEDED: "https://iana.org/assignments/http-problem-types#quota-exceeded",
+    Reason.STORE_UNAVAILABLE: "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
+}
+
+
+def _problem(reason: Reason, decision_id: str) -> object:
+    told = ANSWERS[reason]
+    return {
+        "type": _PROBLEM_TYPES.get(reason, "about:blank"),
+        "title": told.title,
+        "status": told.status,
+        "reason": reason.value,
+        "decision_id": decision_id,
+    }
+
+
+def encode(answered: Answered, verdict: Verdict, decision_id: str) -> bytes:
+    """Return the serialised CheckResponse."""
+    response = CheckResponse()
+    _metadata(response, verdict, decision_id)
+    if answered.status == 200:  # noqa: PLR2004 HTTP OK
+        ok = response.ok_response
+        _set_headers(ok.headers, answered.upstream)
+        ok.headers_to_remove.extend(answered.remove)
+        _set_headers(ok.response_headers_to_add, answered.response)
+        return response.SerializeToString()
+    response.status.code = _CODES[answered.status]
+    denied = response.denied_response
+    denied.status.code = answered.status  # type: ignore[assignment] # the enum's numbers are the HTTP statuses
+    denied.body = answered.body
+    _set_headers(denied.headers, answered.response)
+    return response.SerializeToString()
+
+
+def _set_headers(options: RepeatedCompositeFieldContainer[HeaderValueOption], headers: Headers) -> None:
+    for name, value in headers.items():
+        option = options.add()
+        option.append_action = _OVERWRITE  # the default appends, and a caller could then supply one
+        option.header.key = name
+        option.header.value = value
+
+
+def _metadata(response: CheckResponse, verdict: Verdict, decision_id: str) -> None:
+    """Tell Envoy's access log (`%DYNAMIC_METADATA(envoy.filters.http.ext_authz:reason)%` and so on)."""
+    fields = response.dynamic_metadata.fields
+    fields["decision_id"].string_value = decision_id
+    fields["reason"].string_value = reason_of(verdict).value
+    if verdict.client is not None:
+        fields["client"].string_value = verdict.client.id
+        fields["policy"].string_value = verdict.client.policy
+    if isinstance(verdict, Shadowed):
+        fields["shadow"].string_value = verdict.refused.reason.value
+
+
+def reason_of(verdict: Verdict) -> Reason:
+    """Return what the caller is told; a shadowed refusal is `allowed`, and told apart elsewhere."""
+    return verdict.refused.reason if isinstance(verdict, Deny) else Reason.ALLOWED
