@@ -1,2 +1,10 @@
-def main() -> int:
-    return 2
+"""`python -m authz` is `clientpolicy`."""
+
+from __future__ import annotations
+
+import sys
+
+from authz.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

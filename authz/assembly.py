@@ -1,0 +1,126 @@
+"""Settings → the parts of a service; every file that they name is read here, and every one that is wrong is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from authz.core import jwks
+from authz.core.public import PublicRoutes
+from authz.edge.overrides import Misconfigured
+from authz.edge.settings import Settings, Tls
+from authz.model import Fhir
+from authz.policy.limits import Limit
+from authz.service import Rules
+from authz.wire.ratelimit import Form
+from authz.wire.request import ClientAddress
+from authz.wire.response import Style
+
+DEFAULT_CLIENT_CA: Final = "ca.pem"
+
+
+def rules_of(settings: Settings, folder: Path) -> Rules:
+    """Return what the settings fix for every decision; `folder` is the configuration file's.
+
+    Raises:
+        Misconfigured: with every file that cannot be used.
+    """
+    mistakes: list[str] = []
+    authorities = _authorities(settings, folder, mistakes)
+    _check_tls(settings.listen.tls, mistakes)
+    _check_policies(settings.policies.path, mistakes)
+    for place, issuer in enumerate(settings.issuers):
+        if issuer.jwks_file is not None:
+            _try(f"issuers[{place}].jwksFile", issuer.jwks_file, _require_jwks, mistakes)
+    if mistakes:
+        raise Misconfigured(tuple(mistakes))
+    identity, fhir = settings.identity, settings.fhir
+    return Rules(
+        trusted_hops=identity.trusted_hops,
+        trusted_proxies=frozenset(identity.trusted_proxies),
+        authorities=authorities,
+        fhir=Fhir(fhir.base_path, fhir.compartment),
+        public=_public(settings.public),
+        anonymous=_anonymous(settings),
+    )
+
+
+def style_of(settings: Settings) -> Style:
+    return Style(
+        fhir=Fhir(settings.fhir.base_path, settings.fhir.compartment),
+        form=Form(settings.quota.headers),
+        remove_authorization=settings.upstream.remove_authorization,
+        remove_xfcc=settings.upstream.remove_xfcc,
+    )
+
+
+def client_address_of(settings: Settings) -> ClientAddress:
+    source = settings.identity.client_address
+    return ClientAddress(source.trusted_hops if source.from_ == "x-forwarded-for" else 0)
+
+
+def _anonymous(settings: Settings) -> tuple[Limit, ...]:
+    return (settings.quota.anonymous.limit(),)
+
+
+def _public(routes: tuple[str, ...]) -> PublicRoutes:
+    pairs = [tuple(route.split(" ", 1)) for route in routes]
+    return PublicRoutes(
+        exact=frozenset((method, path) for method, path in pairs if not path.endswith("/*")),
+        below=tuple((method, path[:-1]) for method, path in pairs if path.endswith("/*")),
+    )
+
+
+def _authorities(settings: Settings, folder: Path, mistakes: list[str]) -> tuple[x509.Certificate, ...]:
+    path = settings.identity.client_ca
+    if path is None:
+        path = folder / DEFAULT_CLIENT_CA
+        if not path.exists():
+            return ()
+    found: list[x509.Certificate] = []
+
+    def read(data: bytes) -> None:
+        found.extend(x509.load_pem_x509_certificates(data))
+
+    _try("identity.clientCa", path, read, mistakes, "expected PEM certificates")
+    return tuple(found)
+
+
+def _check_tls(tls: Tls | None, mistakes: list[str]) -> None:
+    if tls is None:
+        return
+    _try("listen.tls.cert", tls.cert, _require_certificates, mistakes, "expected PEM certificates")
+    _try("listen.tls.key", tls.key, _require_key, mistakes, "expected an unencrypted PEM private key")
+    if tls.client_ca is not None:
+        _try("listen.tls.clientCa", tls.client_ca, _require_certificates, mistakes, "expected PEM certificates")
+
+
+def _require_certificates(data: bytes) -> None:
+    x509.load_pem_x509_certificates(data)
+
+
+def _require_key(data: bytes) -> None:
+    load_pem_private_key(data, None)
+
+
+def _require_jwks(data: bytes) -> None:
+    jwks.read_keys(data, 0)
+
+
+def _check_policies(path: Path, mistakes: list[str]) -> None:
+    if not path.exists():
+        mistakes.append(f"policies.path: {path}: no such file or folder")
+
+
+def _try(key: str, path: Path, use: Callable[[bytes], None], mistakes: list[str], expected: str | None = None) -> None:
+    """Note what keeps a file from being used, by its key and path; never a word of its content."""
+    try:
+        use(path.read_bytes())
+    except OSError as failed:
+        mistakes.append(f"{key}: {path}: {failed.strerror}")
+    except (ValueError, TypeError) as failed:
+        mistakes.append(f"{key}: {path}: {expected or failed}")

@@ -1,0 +1,132 @@
+"""The `clientpolicy` command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+USAGE_ERROR = 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command and return its exit code; what is wrong is told in one line each, never by a traceback."""
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    try:
+        return int(parsed.run(parsed))
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return USAGE_ERROR
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="clientpolicy", description="External authorization for health APIs.")
+    parser.add_argument("--version", action="version", version=version("clientpolicy"))
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="run the authorization service")
+    serve.add_argument("--config", type=Path, required=True, metavar="FILE")
+    serve.set_defaults(run=_serve)
+
+    check = commands.add_parser("check", help="decide recorded CheckRequests without a server")
+    check.add_argument("--config", type=Path, required=True, metavar="FILE")
+    check.add_argument("--at", type=_instant, metavar="RFC3339", help="decide as of this instant (default: now)")
+    check.add_argument("requests", nargs="+", metavar="REQUEST", help="a file of CheckRequests in JSON, or -")
+    check.set_defaults(run=_check)
+
+    lint = commands.add_parser("lint", help="show every error in ClientPolicy manifests")
+    lint.add_argument("paths", nargs="+", type=Path, metavar="PATH")
+    lint.set_defaults(run=_lint)
+
+    demo = commands.add_parser("demo", help="the whole path on this machine: Envoy, mTLS, OAuth, FHIR, this service")
+    _demo_arguments(demo)
+    demo.set_defaults(run=_demo)
+    return parser
+
+
+def _instant(text: str) -> int:
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected an instant such as 2026-11-01T12:00:00Z, not `{text}`") from None
+    if instant.tzinfo is None:
+        raise argparse.ArgumentTypeError(f"`{text}` names no time zone; end it in Z or an offset")
+    since = instant.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+
+
+def _serve(parsed: argparse.Namespace) -> int:
+    from authz.edge.overrides import Misconfigured  # noqa: PLC0415 each command loads what it needs, and no more
+    from authz.serve import serve  # noqa: PLC0415
+
+    try:
+        return serve(parsed.config)
+    except Misconfigured as wrong:
+        return _complain(wrong.mistakes)
+
+
+def _check(parsed: argparse.Namespace) -> int:
+    from authz.check import BadRequests, CheckRequest, check, read_requests  # noqa: PLC0415
+    from authz.edge import clock  # noqa: PLC0415
+    from authz.edge.overrides import Misconfigured  # noqa: PLC0415
+
+    try:
+        requests: list[CheckRequest] = []
+        for name in parsed.requests:
+            if name == "-":
+                requests.extend(read_requests("-", sys.stdin))
+            else:
+                with Path(name).open(encoding="utf-8") as stream:
+                    requests.extend(read_requests(name, stream))
+        now_us = parsed.at if parsed.at is not None else clock.now_us()
+        lines = check(parsed.config, tuple(requests), now_us)
+    except Misconfigured as wrong:
+        return _complain(wrong.mistakes)
+    except BadRequests as bad:
+        return _complain((str(bad),))
+    except OSError as failed:
+        return _complain((f"{failed.filename}: {failed.strerror}",))
+    for line in lines:
+        print(json.dumps(line))
+    return 0 if all(line["verdict"] == "allow" for line in lines) else 1
+
+
+def _lint(parsed: argparse.Namespace) -> int:
+    from authz.lint import lint  # noqa: PLC0415
+
+    try:
+        findings = lint(tuple(parsed.paths))
+    except OSError as failed:
+        return _complain((f"{failed.filename}: {failed.strerror}",))
+    for line in (*findings.errors, *findings.notes):
+        print(line)
+    if not findings.errors and not findings.policies:
+        return _complain((f"no ClientPolicy manifest in {', '.join(map(str, parsed.paths))}",))
+    return 1 if findings.errors else 0
+
+
+def _demo_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="one JSON line a step instead of the table")
+    parser.add_argument("--keep", action="store_true", help="leave it running and print curl lines to paste")
+    parser.add_argument("--redis", metavar="URL", help="keep quotas in this Redis instead of memory")
+    parser.add_argument("--port", type=int, default=0, metavar="N", help="Envoy's port (default: any free one)")
+
+
+def _demo(parsed: argparse.Namespace) -> int:
+    try:
+        from authz.demo.command import run  # noqa: PLC0415
+    except ModuleNotFoundError as missing:
+        return _complain((f"the demo needs {missing.name}: install clientpolicy[demo]",))
+    return run(as_json=parsed.json, keep=parsed.keep, redis=parsed.redis, port=parsed.port)
+
+
+def _complain(mistakes: tuple[str, ...]) -> int:
+    for mistake in mistakes:
+        print(mistake, file=sys.stderr)
+    return USAGE_ERROR

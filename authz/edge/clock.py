@@ -1,0 +1,25 @@
+"""The one place where the service reads time."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+
+def now_us() -> int:
+    """Return the wall clock, µs since the epoch."""
+    return time.time_ns() // 1000
+
+
+def monotonic_s() -> float:
+    return time.monotonic()
+
+
+def elapsed_ns() -> int:
+    """Return a clock for measuring spans, ns."""
+    return time.perf_counter_ns()
+
+
+def rfc3339(instant_us: int) -> str:
+    seconds, us = divmod(instant_us, 1_000_000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=us).isoformat(timespec="microseconds")

@@ -1,0 +1,50 @@
+"""The port for those who run the service: /livez, /readyz and /metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from authz.edge.transport import Unbindable
+
+
+class OpsServer:
+    """`missing` returns what readiness still waits for; nothing means ready."""
+
+    def __init__(self, registry: CollectorRegistry, missing: Callable[[], tuple[str, ...]]) -> None:
+        async def live(_: web.Request) -> web.Response:
+            return web.Response(text="ok\n")
+
+        async def ready(_: web.Request) -> web.Response:
+            waiting = missing()
+            return web.Response(text="ready\n") if not waiting else web.Response(status=503, text="\n".join(waiting))
+
+        async def metrics(_: web.Request) -> web.Response:
+            return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+        app = web.Application()
+        app.add_routes([web.get("/livez", live), web.get("/readyz", ready), web.get("/metrics", metrics)])
+        self._runner = web.AppRunner(app, access_log=None)
+
+    async def start(self, address: str) -> str:
+        """Listen, and return the address with the port that was taken.
+
+        Raises:
+            Unbindable: with the reason.
+        """
+        await self._runner.setup()
+        try:
+            if address.startswith("unix:"):
+                await web.UnixSite(self._runner, address.removeprefix("unix:")).start()
+                return address
+            host, _, port = address.rpartition(":")
+            await web.TCPSite(self._runner, host.strip("[]"), int(port)).start()
+        except OSError as failed:
+            raise Unbindable(f"cannot listen on {address}: {failed.strerror}") from None
+        return f"{host}:{self._runner.addresses[0][1]}"
+
+    async def stop(self) -> None:
+        await self._runner.cleanup()

@@ -1,0 +1,298 @@
+"""The configuration: YAML and environment → settings, or every mistake in it with its key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+
+from authz.core.bearer import SUPPORTED_ALGORITHMS
+from authz.core.path import split_target
+from authz.edge.manifests import Unreadable, read_documents
+from authz.edge.overrides import Misconfigured, override
+from authz.model import Compartment, Refused
+from authz.policy.duration import parse_duration
+from authz.policy.limits import Limit, rate_limit
+
+STORE_SCHEMES: Final = ("memory", "redis", "rediss", "unix")
+_PUBLIC: Final = re.compile(r"[A-Z]{1,16} /\S*")
+
+
+def _beside(path: Path, info: ValidationInfo) -> Path:
+    """Return a path of the configuration as an absolute one: it is relative to the configuration file."""
+    return Path(str((info.context or {}).get("folder", "."))) / path.expanduser()
+
+
+def _duration(value: object) -> int:
+    if not isinstance(value, str):
+        raise ValueError("expected a duration such as 90s, 15m or 24h")  # noqa: TRY004 pydantic collects ValueError
+    return parse_duration(value)
+
+
+def _address(value: str) -> str:
+    if value.startswith("unix:/"):
+        return value
+    host, colon, port = value.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004 the last TCP port
+        raise ValueError("expected HOST:PORT (port 0: any free one) or unix:/path")
+    return value
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a URL's host never leaves this machine."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _https(value: str) -> str:
+    try:
+        url = urlsplit(value)
+        host = url.hostname or ""
+        _ = url.port
+    except ValueError:
+        raise ValueError("not a URL") from None
+    if not host or url.username is not None or url.fragment:
+        raise ValueError("expected a URL with a host and without credentials or fragment")
+    if url.scheme != "https" and not (url.scheme == "http" and is_loopback(host)):
+        raise ValueError("expected https:// (http:// only for this machine)")
+    return value
+
+
+def _algorithm(value: str) -> str:
+    if value not in SUPPORTED_ALGORITHMS:
+        raise ValueError(f"expected one of {', '.join(sorted(SUPPORTED_ALGORITHMS))}")
+    return value
+
+
+def _public_route(value: str) -> str:
+    if not _PUBLIC.fullmatch(value):
+        raise ValueError("expected METHOD /path, or METHOD /path/* for all below it")
+    try:
+        target = split_target(value.partition(" ")[2])
+    except Refused as refused:
+        raise ValueError(refused.detail) from None
+    if target.query or "*" in target.path.removesuffix("/*"):
+        raise ValueError("a path without query, and `*` only as the last segment")
+    return value
+
+
+def _base_path(value: str) -> str:
+    if value in ("", "/"):
+        return ""
+    if not re.fullmatch(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+/?", value):
+        raise ValueError("expected an absolute path such as /fhir")
+    return value.rstrip("/")
+
+
+def _store_url(value: str) -> str:
+    if urlsplit(value).scheme not in STORE_SCHEMES:
+        raise ValueError(f"expected a URL that begins with one of {', '.join(f'{one}://' for one in STORE_SCHEMES)}")
+    return value
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_beside)]
+Address = Annotated[str, AfterValidator(_address)]
+HttpsUrl = Annotated[str, AfterValidator(_https)]
+Duration = Annotated[int, PlainValidator(_duration)]
+Text = Annotated[str, StringConstraints(min_length=1)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, coerce_numbers_to_str=True)
+
+
+class Tls(_Model):
+    cert: AbsolutePath
+    key: AbsolutePath
+    client_ca: AbsolutePath | None = None
+
+
+class Listen(_Model):
+    grpc: Address = "127.0.0.1:9191"
+    ops: Address = "127.0.0.1:9192"
+    tls: Tls | None = None
+
+
+class PolicySource(_Model):
+    source: Literal["files"] = "files"
+    path: AbsolutePath
+
+
+class AddressSource(_Model):
+    from_: Annotated[Literal["source", "x-forwarded-for"], Field(alias="from")] = "source"
+    trusted_hops: Annotated[int, Field(ge=1, le=16)] = 1
+
+
+class Identity(_Model):
+    trusted_hops: Annotated[int, Field(ge=1, le=16)] = 1
+    trusted_proxies: tuple[Text, ...] = ()
+    client_ca: AbsolutePath | None = None
+    client_address: AddressSource = AddressSource()
+
+    @model_validator(mode="after")
+    def _proxies_where_hops(self) -> Self:
+        if self.trusted_hops > 1 and not self.trusted_proxies:
+            raise ValueError("trustedHops above 1 needs trustedProxies: the URIs of the proxies' certificates")
+        return self
+
+
+class ClaimNames(_Model):
+    client: Text = "client_id"
+    patient: Text = "patient"
+    scope: Text = "scope"
+
+
+class IssuerSettings(_Model):
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$")]
+    issuer: HttpsUrl
+    audiences: Annotated[tuple[Text, ...], Field(min_length=1, max_length=16)]
+    algorithms: Annotated[tuple[Annotated[str, AfterValidator(_algorithm)], ...], Field(min_length=1)] = (
+        "RS256",
+        "ES256",
+    )
+    jwks_uri: HttpsUrl | None = None
+    jwks_file: AbsolutePath | None = None
+    jwks_max_age: Duration = parse_duration("24h")
+    leeway_seconds: Annotated[int, Field(ge=0, le=120)] = 30
+    claims: ClaimNames = ClaimNames()
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if self.jwks_uri is not None and self.jwks_file is not None:
+            raise ValueError("jwksUri and jwksFile exclude each other")
+        return self
+
+
+class FhirSettings(_Model):
+    base_path: Annotated[str, AfterValidator(_base_path)] = "/fhir"
+    compartment: Compartment = Compartment.DENY
+
+
+class StoreSettings(_Model):
+    url: Annotated[str, AfterValidator(_store_url)] = "memory://"
+    prefix: Annotated[str, StringConstraints(max_length=64)] = ""
+    hash_key: Text = "clientpolicy"
+
+
+class AnonymousQuota(_Model):
+    requests: int = 10
+    per: Duration = parse_duration("1s")
+    burst: int | None = 20
+
+    @model_validator(mode="after")
+    def _is_exact(self) -> Self:
+        self.limit()
+        return self
+
+    def limit(self) -> Limit:
+        return rate_limit(name="anonymous", requests=self.requests, per_us=self.per, burst=self.burst)
+
+
+class QuotaSettings(_Model):
+    anonymous: AnonymousQuota = AnonymousQuota()
+    headers: Literal["ietf", "legacy", "none"] = "ietf"
+    replicas: Annotated[int, Field(ge=1, le=1000)] = 1
+
+
+class Upstream(_Model):
+    remove_authorization: bool = False
+    remove_xfcc: bool = False
+
+
+class Audit(_Model):
+    path: Text = "-"
+
+
+class Settings(_Model):
+    listen: Listen = Listen()
+    policies: PolicySource
+    identity: Identity = Identity()
+    issuers: Annotated[tuple[IssuerSettings, ...], Field(max_length=64)] = ()
+    fhir: FhirSettings = FhirSettings()
+    public: tuple[Annotated[str, AfterValidator(_public_route)], ...] = (
+        "GET /health",
+        "GET /fhir/metadata",
+        "GET /fhir/.well-known/smart-configuration",
+    )
+    store: StoreSettings = StoreSettings()
+    quota: QuotaSettings = QuotaSettings()
+    audit: Audit = Audit()
+    upstream: Upstream = Upstream()
+    shadow: Literal["allow", "forbid"] = "allow"
+
+    @model_validator(mode="after")
+    def _issuers_apart(self) -> Self:
+        for what in ("name", "issuer"):
+            values = [getattr(issuer, what) for issuer in self.issuers]
+            twice = sorted({value for value in values if values.count(value) > 1})
+            if twice:
+                raise ValueError(f"issuers: {what} given twice: {', '.join(twice)}")
+        return self
+
+
+NAMES: Final = {
+    name.lower(): name
+    for model in (
+        Settings, Listen, Tls, PolicySource, Identity, AddressSource, IssuerSettings, ClaimNames, FhirSettings,
+        StoreSettings, AnonymousQuota, QuotaSettings, Upstream, Audit,
+    )
+    for name in (field.alias or "" for field in model.model_fields.values())
+}  # fmt: skip
+
+
+def load(path: Path, environment: Mapping[str, str]) -> Settings:
+    """Return the settings of a file, overridden by `CLIENTPOLICY_...`; paths come out absolute.
+
+    Raises:
+        Misconfigured: with every mistake.
+    """
+    try:
+        documents = read_documents(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Misconfigured((f"{path}: cannot be read: {error.strerror}",)) from None
+    except UnicodeDecodeError:
+        raise Misconfigured((f"{path}: not UTF-8 text",)) from None
+    except Unreadable as unreadable:
+        raise Misconfigured((f"{path}:{unreadable.line}: {unreadable.message}",)) from None
+    value = documents[0].value if documents else {}
+    if len(documents) > 1 or not isinstance(value, dict):
+        raise Misconfigured((f"{path}: expected one YAML map",))
+    try:
+        settings = Settings.model_validate(
+            override(value, environment, NAMES), context={"folder": path.resolve().parent}
+        )
+    except ValidationError as invalid:
+        raise Misconfigured(
+            tuple(
+                f"{path}: {_key(error['loc'])}: {_message(error['type'], error['msg'])}"
+                for error in invalid.errors(include_url=False, include_context=False, include_input=False)
+            )
+        ) from None
+    return settings
+
+
+def _key(location: tuple[str | int, ...]) -> str:
+    return re.sub(r"\.\[", "[", ".".join(f"[{part}]" if isinstance(part, int) else part for part in location)) or "."
+
+
+def _message(kind: str, message: str) -> str:
+    wording = {"missing": "required, but not given", "extra_forbidden": "no such key"}
+    return wording.get(kind, message.removeprefix("Value error, "))

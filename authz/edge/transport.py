@@ -1,0 +1,93 @@
+"""gRPC: Envoy's Authorization/Check on bytes, and the standard health service."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import grpc
+from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health
+
+SERVICE: Final = "envoy.service.auth.v3.Authorization"
+MESSAGE_MAX_BYTES: Final = 4 * 1024 * 1024  # gRPC's own default; Envoy's headers end at 60 KiB, bodies are opt-in
+CALLS_MAX: Final = 8_192  # at once; more get RESOURCE_EXHAUSTED instead of memory
+GRACE_S: Final = 10.0
+
+Check = Callable[[bytes], Awaitable[bytes]]
+
+
+class NotReady(Exception):  # noqa: N818 a state, not an error of ours
+    """There is no complete set of facts yet: the one case that is answered as an error, not as a denial."""
+
+
+class Unbindable(Exception):  # noqa: N818 a property of the address
+    """Nothing can listen there."""
+
+
+class _Authorization(grpc.GenericRpcHandler):
+    """Hands bytes through: the decision parses and serialises on its own."""
+
+    def __init__(self, check: Check) -> None:
+        async def answer(request: bytes, context: aio.ServicerContext[bytes, bytes]) -> bytes:
+            try:
+                return await check(request)
+            except NotReady:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "not_ready")
+
+        self._handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(answer)
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
+        return self._handler if handler_call_details.method == f"/{SERVICE}/Check" else None
+
+
+class GrpcServer:
+    def __init__(self, check: Check) -> None:
+        self._server = aio.server(
+            options=(
+                ("grpc.so_reuseport", 0),  # two servers on one port would share its calls without a word
+                ("grpc.max_receive_message_length", MESSAGE_MAX_BYTES),
+            ),
+            maximum_concurrent_rpcs=CALLS_MAX,
+        )
+        self._server.add_generic_rpc_handlers((_Authorization(check),))
+        self._health = health.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+
+    async def start(self, address: str, credentials: grpc.ServerCredentials | None) -> str:
+        """Listen, and return the address with the port that was taken.
+
+        Raises:
+            Unbindable: with the reason.
+        """
+        try:
+            if credentials is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, credentials)
+        except RuntimeError:
+            raise Unbindable(f"cannot listen on {address}: is it taken?") from None
+        await self._server.start()
+        return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+
+    async def set_ready(self, *, ready: bool) -> None:
+        status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+        for service in ("", SERVICE):
+            await self._health.set(service, status)
+
+    async def drain(self) -> None:
+        """Take no new calls, finish those in flight."""
+        await self.set_ready(ready=False)
+        await self._server.stop(GRACE_S)
+
+
+def credentials(cert: Path, key: Path, client_ca: Path | None) -> grpc.ServerCredentials:
+    """Return TLS credentials; with a client CA, a caller without a certificate of it is refused.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    authority = client_ca.read_bytes() if client_ca is not None else None
+    return grpc.ssl_server_credentials([(key.read_bytes(), cert.read_bytes())], authority, authority is not None)

@@ -1,0 +1,85 @@
+"""`clientpolicy serve`: the service with its sockets, from start to drained end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from pathlib import Path
+
+from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.registry import CollectorRegistry
+
+from authz.app import Authz
+from authz.edge import log
+from authz.edge.audit import AuditLog
+from authz.edge.ops import OpsServer
+from authz.edge.overrides import Misconfigured
+from authz.edge.settings import Settings, load
+from authz.edge.transport import GrpcServer, Unbindable, credentials
+
+logger = logging.getLogger(__name__)
+
+
+def serve(config: Path) -> int:
+    """Run until SIGTERM or SIGINT; return 0 after a clean end, 1 if background work ended by itself.
+
+    Raises:
+        Misconfigured: with every mistake.
+    """
+    settings = load(config, os.environ)
+    log.configure()
+    return asyncio.run(_serve(settings, config.resolve().parent))
+
+
+async def _serve(settings: Settings, folder: Path) -> int:
+    registry = CollectorRegistry()
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    audit = _audit_log(settings.audit.path)
+    authz = Authz(settings, folder, registry, audit)
+    server = GrpcServer(authz.check)
+    ops = OpsServer(registry, lambda: authz.missing)
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    background: set[asyncio.Task[None]] = set()
+
+    def announce() -> None:
+        background.add(asyncio.create_task(server.set_ready(ready=True)))
+
+    authz.on_ready = announce
+    try:
+        await server.set_ready(ready=False)
+        ops_address = await ops.start(settings.listen.ops)
+        tls = settings.listen.tls
+        secret = credentials(tls.cert, tls.key, tls.client_ca) if tls is not None else None
+        grpc_address = await server.start(settings.listen.grpc, secret)
+    except Unbindable as unbindable:
+        await ops.stop()
+        raise Misconfigured((f"listen: {unbindable}",)) from None
+    logger.info("listening", extra={"grpc": grpc_address, "ops": ops_address})
+    facts = asyncio.create_task(authz.run())
+    ended = asyncio.create_task(stop.wait())
+    await asyncio.wait((facts, ended), return_when=asyncio.FIRST_COMPLETED)
+    crashed = facts.done()
+    await server.drain()
+    ended.cancel()
+    facts.cancel()
+    results = await asyncio.gather(facts, ended, *background, return_exceptions=True)
+    await ops.stop()
+    audit.close()
+    if crashed:
+        logger.error("background work ended", extra={"error": type(results[0]).__name__})
+        return 1
+    logger.info("drained")
+    return 0
+
+
+def _audit_log(path: str) -> AuditLog:
+    try:
+        return AuditLog(path)
+    except OSError as failed:
+        raise Misconfigured((f"audit.path: {path}: {failed.strerror}",)) from None

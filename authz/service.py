@@ -1,0 +1,227 @@
+"""The decision, top to bottom: who calls, with what right, how often.
+
+`Service.judge` is the whole of it, stage by stage. What it needs to know is in one immutable set of facts; its single
+await is the quota.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from cryptography import x509
+
+from authz.core import address, bearer, certificate, grant
+from authz.core.decide import Deny, Public, Verdict, conclude
+from authz.core.path import split_target
+from authz.core.plain import require_plain
+from authz.core.public import PublicRoutes
+from authz.core.quota import Exceeded, Unknown, Within
+from authz.edge.cache import Bounded
+from authz.model import (
+    Claims,
+    Client,
+    Fhir,
+    Grant,
+    KeyUnknown,
+    Policies,
+    Presented,
+    Reason,
+    Refused,
+    Request,
+    Target,
+    Trusted,
+)
+from authz.policy.limits import Limit
+
+CERTIFICATES_MAX: Final = 10_000  # about 0.5 kB each; a miss costs a parse of some 50 µs
+TOKENS_MAX: Final = 20_000  # about 1 kB each; a miss costs a signature check of 100 to 700 µs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What the configuration fixes for every decision."""
+
+    trusted_hops: int
+    trusted_proxies: frozenset[str]
+    authorities: tuple[x509.Certificate, ...]
+    fhir: Fhir
+    public: PublicRoutes
+    anonymous: tuple[Limit, ...]  # the quota of an address whose caller is not identified
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What is known at one instant; swapped whole, never changed."""
+
+    policies: Policies
+    trusted: Mapping[str, Trusted]  # by `iss`
+
+
+class Limiter(Protocol):
+    """The quota: a look that costs nothing, and a spend that is the decision's single await."""
+
+    def known(self, key: str, limits: tuple[Limit, ...], *, now_us: int) -> Exceeded | None: ...
+
+    async def spend(self, key: str, limits: tuple[Limit, ...], *, now_us: int) -> Within | Exceeded | Unknown: ...
+
+
+class Service:
+    """Judges requests; `want_keys` is told the name of an issuer that signed with a key we do not have."""
+
+    def __init__(self, rules: Rules, limiter: Limiter, want_keys: Callable[[str], None]) -> None:
+        self._rules = rules
+        self._limiter = limiter
+        self._want_keys = want_keys
+        self.certificates: Bounded[bytes, Presented] = Bounded(CERTIFICATES_MAX)
+        self.tokens: Bounded[bytes, Claims] = Bounded(TOKENS_MAX)
+
+    async def judge(self, request: Request, facts: Facts, now_us: int) -> Verdict:
+        """Return the verdict on one request (design: a decision, in order)."""
+        try:
+            target = split_target(request.target)  # 1. one reading only
+            require_plain(request)
+            presented = self._presented(request)
+            rule = self._rules.public.match(request.method, target.path)
+            if rule is not None:  # 2. needs no token
+                return await self._public(rule, presented, request, facts, now_us)
+            if isinstance(presented, Refused):
+                raise presented
+            if presented is None:  # 3. who calls
+                return await self._by_token_alone(request, target, facts, now_us)
+            client = certificate.identify(presented, facts.policies, now_us)
+        except Refused as refused:
+            return await self._refuse_anonymously(refused, request, now_us)
+        known = self._known(client, now_us)  # 4. before any cryptography
+        if known is not None:
+            return known
+        claims: Claims | None = None
+        right: Grant | Refused
+        try:
+            claims = self._token(request, client, presented.fingerprint, facts, now_us)  # 5. with what right
+            right = grant.decide(request, target, client, claims, self._rules.fhir)  # 6. and is it enough
+        except Refused as refused:
+            right = refused
+        return await self._spend(right, client, claims, now_us)  # 7. how often
+
+    def _presented(self, request: Request) -> Presented | Refused | None:
+        """Return the client certificate, None without one, or why it counts for nothing.
+
+        Raises:
+            Refused: REQUEST_MALFORMED; that is not for a public route to overlook either.
+        """
+        header, peer = request.forwarded, request.certificate
+        if header is None and peer is None:
+            return None
+        digest = hashlib.sha256(f"{header is None}\0{header}\0{peer}".encode()).digest()
+        known = self.certificates.get(digest)
+        if known is not None:
+            return known
+        try:
+            presented = certificate.present(
+                header,
+                peer,
+                trusted_hops=self._rules.trusted_hops,
+                trusted_proxies=self._rules.trusted_proxies,
+                authorities=self._rules.authorities,
+            )
+        except Refused as refused:
+            if refused.reason is Reason.REQUEST_MALFORMED:
+                raise
+            return refused
+        if presented is not None:
+            self.certificates.put(digest, presented)
+        return presented
+
+    async def _public(
+        self, rule: str, presented: Presented | Refused | None, request: Request, facts: Facts, now_us: int
+    ) -> Verdict:
+        client: Client | None = None
+        if isinstance(presented, Presented):
+            try:
+                client = certificate.identify(presented, facts.policies, now_us)
+            except Refused:
+                client = None  # the route is open to everyone, so to this caller too, at its address's cost
+        if client is not None:
+            return await self._spend(Public(rule), client, None, now_us)
+        key = address.quota_key(request.address)
+        quota = await self._limiter.spend(key, self._rules.anonymous, now_us=now_us)
+        return conclude(Public(rule), quota, None, None)
+
+    async def _by_token_alone(self, request: Request, target: Target, facts: Facts, now_us: int) -> Verdict:
+        """Judge a request without a certificate: a client of `certificate.source: None`, or nobody.
+
+        Until the signature holds, it is its address that asks and spends.
+        """
+        if not facts.policies.by_token:
+            raise Refused(Reason.CERTIFICATE_MISSING, "no client certificate")
+        key = address.quota_key(request.address)
+        exceeded = self._limiter.known(key, self._rules.anonymous, now_us=now_us)
+        if exceeded is not None:
+            return Deny(Refused(Reason.QUOTA_EXCEEDED, "no request left for this address"), exceeded)
+        token = bearer.credentials(request.authorization)
+        if token is None:
+            raise Refused(Reason.TOKEN_MISSING, "neither a certificate nor a token")
+        claims = self._verified(token, None, facts, now_us)
+        client = facts.policies.by_token.get(claims.client_id)
+        if client is None:
+            raise Refused(Reason.CERTIFICATE_MISSING, "the token's client needs a certificate, or there is none such")
+        trusted = bearer.require_issuer(claims.issuer, facts.trusted, client.issuers)
+        bearer.admit(claims, trusted.issuer, client, None, now_us)
+        certificate.require_standing(client, now_us)
+        known = self._known(client, now_us)
+        if known is not None:
+            return known
+        right: Grant | Refused
+        try:
+            right = grant.decide(request, target, client, claims, self._rules.fhir)
+        except Refused as refused:
+            right = refused
+        return await self._spend(right, client, claims, now_us)
+
+    def _known(self, client: Client, now_us: int) -> Deny | None:
+        """Return the refusal of a client that is certainly over its quota; Shadow mode has yet to see what else."""
+        exceeded = None if client.shadow else self._limiter.known(client.key, client.limits, now_us=now_us)
+        if exceeded is None:
+            return None
+        return Deny(Refused(Reason.QUOTA_EXCEEDED, "no request left"), exceeded, client)
+
+    def _token(self, request: Request, client: Client, fingerprint: str, facts: Facts, now_us: int) -> Claims | None:
+        """Return the verified claims; None where none were sent and the policy lets a certificate suffice."""
+        token = bearer.credentials(request.authorization)
+        if token is None:
+            if client.token_required:
+                raise Refused(Reason.TOKEN_MISSING, "no bearer token")
+            return None
+        claims = self._verified(token, client.issuers, facts, now_us)
+        bearer.admit(claims, facts.trusted[claims.issuer].issuer, client, fingerprint, now_us)
+        return claims
+
+    def _verified(self, token: str, allowed: frozenset[str] | None, facts: Facts, now_us: int) -> Claims:
+        """Return claims whose signature holds by a key that is in its issuer's set now."""
+        digest = hashlib.sha256(token.encode()).digest()
+        claims = self.tokens.get(digest)
+        if claims is not None:
+            keys = bearer.require_issuer(claims.issuer, facts.trusted, allowed).keys
+            if keys is not None and keys.holds(claims.key_thumbprint) and not keys.is_stale(now_us):
+                return claims
+        try:
+            claims = bearer.verify(token, facts.trusted, allowed, now_us)
+        except KeyUnknown as unknown:
+            self._want_keys(unknown.issuer)
+            raise
+        self.tokens.put(digest, claims)
+        return claims
+
+    async def _refuse_anonymously(self, refused: Refused, request: Request, now_us: int) -> Deny:
+        """Return the refusal of a caller that nobody vouches for; it spends its address's quota, and stands."""
+        quota = await self._limiter.spend(address.quota_key(request.address), self._rules.anonymous, now_us=now_us)
+        return Deny(refused, quota)
+
+    async def _spend(
+        self, right: Grant | Public | Refused, client: Client, claims: Claims | None, now_us: int
+    ) -> Verdict:
+        quota = await self._limiter.spend(client.key, client.limits, now_us=now_us)
+        return conclude(right, quota, client, claims)
