@@ -45,7 +45,10 @@ def _parser() -> argparse.ArgumentParser:
     lint.set_defaults(run=_lint)
 
     demo = commands.add_parser("demo", help="the whole path on this machine: Envoy, mTLS, OAuth, FHIR, this service")
-    _demo_arguments(demo)
+    demo.add_argument("--json", action="store_true", help="one JSON line a step instead of the table")
+    demo.add_argument("--keep", action="store_true", help="leave it running and print curl lines to paste")
+    demo.add_argument("--redis", metavar="URL", help="keep quotas in this Redis instead of memory")
+    demo.add_argument("--port", type=int, default=0, metavar="N", help="Envoy's port (default: any free one)")
     demo.set_defaults(run=_demo)
     return parser
 
@@ -72,7 +75,8 @@ def _serve(parsed: argparse.Namespace) -> int:
 
 
 def _check(parsed: argparse.Namespace) -> int:
-    from authz.check import BadRequests, CheckRequest, check, read_requests  # noqa: PLC0415
+    from authz.check import BadRequests, check, read_requests  # noqa: PLC0415
+    from authz.wire.pb.envoy.service.auth.v3.external_auth_pb2 import CheckRequest  # noqa: PLC0415
     from authz.edge import clock  # noqa: PLC0415
     from authz.edge.overrides import Misconfigured  # noqa: PLC0415
 
@@ -111,19 +115,12 @@ def _lint(parsed: argparse.Namespace) -> int:
     return 1 if findings.errors else 0
 
 
-def _demo_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="one JSON line a step instead of the table")
-    parser.add_argument("--keep", action="store_true", help="leave it running and print curl lines to paste")
-    parser.add_argument("--redis", metavar="URL", help="keep quotas in this Redis instead of memory")
-    parser.add_argument("--port", type=int, default=0, metavar="N", help="Envoy's port (default: any free one)")
-
-
 def _demo(parsed: argparse.Namespace) -> int:
     try:
-        from authz.demo.command import run  # noqa: PLC0415
+        from authz.demo.command import main as run  # noqa: PLC0415
     except ModuleNotFoundError as missing:
         return _complain((f"the demo needs {missing.name}: install clientpolicy[demo]",))
-    return run(as_json=parsed.json, keep=parsed.keep, redis=parsed.redis, port=parsed.port)
+    return run(parsed)
 
 
 def _complain(mistakes: tuple[str, ...]) -> int:

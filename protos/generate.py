@@ -32,6 +32,7 @@ def main(output: Path) -> int:
                 f"--proto_path={HERE}",
                 f"--proto_path={files('grpc_tools') / '_proto'}",
                 f"--python_out={temporary}",
+                f"--plugin=protoc-gen-mypy={Path(sys.executable).parent / 'protoc-gen-mypy'}",
                 f"--mypy_out=quiet:{temporary}",
                 *sources,
             ]

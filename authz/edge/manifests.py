@@ -17,6 +17,8 @@ _PLAIN_TAGS: Final = frozenset(
     f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "map", "seq", "timestamp")
 )
 
+_NULL: Final = "tag:yaml.org,2002:null"
+
 Path = tuple[str | int, ...]
 Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
 
@@ -68,7 +70,7 @@ def _documents(text: str) -> Iterator[Document]:
     try:
         while loader.check_node():
             node = loader.get_node()
-            if node is None or (isinstance(node, yaml.ScalarNode) and node.value == "" and node.style is None):
+            if node is None or (isinstance(node, yaml.ScalarNode) and node.tag == _NULL and not node.value):
                 continue
             reader = _Reader(loader)
             yield Document(value=reader.read(node, ()), lines=reader.lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -121,7 +122,10 @@ class PolicyFolder:
         Raises:
             OSError: the folder itself cannot be read; what it said before still holds.
         """
-        present = manifest_files(self._path)
+        try:
+            present = manifest_files(self._path)
+        except FileNotFoundError:  # a folder that is deleted deletes what was in it
+            present = ()
         changed = False
         for file in [known for known in self._files if known not in present]:
             del self._files[file]
@@ -217,14 +221,14 @@ def braked(good: ClientPolicy, document: object) -> ClientPolicy:
 
 def _revocation(good: Revocation, said: object) -> Revocation:
     try:
-        return Revocation.model_validate(said, strict=False)
+        return Revocation.model_validate_json(json.dumps(said))
     except ValidationError:
         pass
     listed = said.get("fingerprints") if isinstance(said, dict) else None
     readable = {entry.sha256: entry for entry in good.fingerprints}
     for entry in listed if isinstance(listed, list) else ():
         try:
-            revoked = RevokedFingerprint.model_validate(entry, strict=False)
+            revoked = RevokedFingerprint.model_validate_json(json.dumps(entry))
         except ValidationError:
             continue
         readable[revoked.sha256] = revoked
@@ -233,6 +237,6 @@ def _revocation(good: Revocation, said: object) -> Revocation:
 
 def _validity(good: Validity, said: object) -> Validity:
     try:
-        return Validity.model_validate(said, strict=False)
+        return Validity.model_validate_json(json.dumps(said))
     except ValidationError:
         return good

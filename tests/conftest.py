@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+import partner
+import redis_server
+
+# The machine is shared: an example that takes long is no failure.
+settings.register_profile("default", deadline=None)
+settings.load_profile("default")
+
+
+@pytest.fixture(scope="session")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis_server.RedisServer]:
+    """One Redis for the session; tests use keys of their own."""
+    redis_server.require(redis_server.PROGRAM)
+    server = redis_server.RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[redis_server.RedisServer]:
+    """A Redis that the test may stop, pause and kill."""
+    redis_server.require(redis_server.PROGRAM)
+    server = redis_server.RedisServer(tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> partner.Site:
+    return partner.Site(tmp_path)

@@ -1,0 +1,112 @@
+"""Key sets: only keys that may verify an access token are kept, and each left out says why."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import partner
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+from partner import ec_key, jwk, rsa_key
+
+from authz.core import jwks
+from authz.core.jwks import read_keys
+
+GOOD = jwk(rsa_key(), "k1")
+ED = json.loads(OKPAlgorithm.to_jwk(ed25519.Ed25519PrivateKey.generate().public_key())) | {"kid": "ed"}
+P384 = json.loads(ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP384R1()).public_key())) | {"kid": "p384"}
+K256 = json.loads(ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP256K1()).public_key()))
+
+
+def read(*keys: Any) -> tuple[Any, tuple[str, ...]]:
+    keyset, warnings = read_keys(json.dumps({"keys": [GOOD, *keys]}).encode(), 1)
+    return keyset.keys[1:], warnings
+
+
+def test_usable_keys_get_the_algorithms_of_their_type() -> None:
+    keyset, warnings = read_keys(json.dumps({"keys": [GOOD, jwk(ec_key(), "e"), P384, ED]}).encode(), 7)
+    assert [(key.kid, key.algorithms) for key in keyset.keys] == [
+        ("k1", frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})),
+        ("e", frozenset({"ES256"})),
+        ("p384", frozenset({"ES384"})),
+        ("ed", frozenset({"EdDSA"})),
+    ]
+    assert warnings == ()
+    assert keyset.stale_at_us == 7
+    assert not keyset.is_stale(6)
+    assert keyset.is_stale(7)
+    assert keyset.holds(keyset.keys[0].thumbprint)
+    assert not keyset.holds("other")
+
+
+def test_declared_algorithm_narrows() -> None:
+    (key,), _ = read(jwk(rsa_key("b"), "b", alg="RS256"))
+    assert key.algorithms == frozenset({"RS256"})
+
+
+def test_thumbprint_is_that_of_rfc_7638() -> None:
+    example = {
+        "kty": "RSA",
+        "n": "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n"
+        "3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6"
+        "qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJz"
+        "KnqDKgw",
+        "e": "AQAB",
+        "kid": "2011-04-29",
+    }
+    (key,), _ = read(example)
+    assert key.thumbprint == "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
+
+
+LEFT_OUT = {
+    "encryption": jwk(rsa_key(), "x", use="enc"),
+    "key_ops": jwk(rsa_key(), "x", key_ops=["sign"]),
+    "key_ops a string": jwk(rsa_key(), "x", key_ops="verify"),
+    "short RSA": jwk(partner.rsa_key("short", 1024), "x"),
+    "symmetric": {"kty": "oct", "k": "c2VjcmV0", "kid": "x"},
+    "unknown type": {"kty": "XYZ"},
+    "type a list": {"kty": ["RSA"]},
+    "private": json.loads(RSAAlgorithm.to_jwk(rsa_key())) | {"kid": "x"},
+    "algorithm of another type": jwk(rsa_key(), "x", alg="ES256"),
+    "algorithm a number": jwk(rsa_key(), "x", alg=1),
+    "HMAC algorithm": jwk(rsa_key(), "x", alg="HS256"),
+    "curve": K256 | {"kid": "x"},
+    "kid a number": jwk(rsa_key(), None) | {"kid": 1},
+    "kid huge": jwk(rsa_key(), "k" * 513),
+    "modulus missing": {"kty": "RSA", "e": "AQAB"},
+    "modulus a number": {"kty": "RSA", "e": "AQAB", "n": 5},
+    "modulus not base64": {"kty": "RSA", "e": "AQAB", "n": "!!!"},
+    "point not on the curve": jwk(ec_key(), "x") | {"y": jwk(ec_key("second"), "x")["y"]},
+    "coordinates cut": jwk(ec_key(), "x") | {"x": "AA"},
+    "OKP without x": {"kty": "OKP", "crv": "Ed25519"},
+    "not an object": "key",
+}
+
+
+@pytest.mark.parametrize("key", LEFT_OUT.values(), ids=LEFT_OUT.keys())
+def test_key_that_we_may_not_use_is_left_out_with_a_warning(key: Any) -> None:
+    keys, warnings = read(key)
+    assert keys == ()
+    assert len(warnings) == 1
+    assert warnings[0].startswith("keys[1] left out: ")
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"keys":{}}',
+        b'{"keys":[]}',
+        b'{"keys":[],"keys":[]}',
+        json.dumps({"keys": [LEFT_OUT["symmetric"]]}).encode(),
+        json.dumps({"keys": [GOOD] * (jwks.KEYS_MAX + 1)}).encode(),
+        b'{"keys":[' + b" " * jwks.DOCUMENT_MAX_BYTES + b"]}",
+    ],
+)
+def test_document_without_usable_keys_is_an_error(document: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        read_keys(document, 1)

@@ -1,0 +1,238 @@
+"""Quotas in exact integers: the properties that make a limit a promise."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from fractions import Fraction
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from authz.core.quota import Exceeded, Level, State, Within, expires_us, level_of, share, spend, window
+from authz.policy.limits import Calendar, CalendarLimit, Limit, RateLimit, calendar_limit, rate_limit
+from partner import NOW_US
+
+SECOND = 1_000_000
+NGINX = rate_limit(name="steady", requests=10, per_us=SECOND, burst=20)
+DAILY = calendar_limit(name="daily", requests=3, calendar=Calendar.DAY)
+
+
+def run(limits: tuple[Limit, ...], instants: list[int], state: State | None = None) -> tuple[list[bool], State]:
+    state = state or {}
+    passed = []
+    for now_us in instants:
+        outcome, after = spend(state, limits, now_us)
+        passed.append(isinstance(outcome, Within))
+        assert (after is None) is isinstance(outcome, Exceeded)
+        state = state if after is None else after
+    return passed, state
+
+
+def test_rate_10_burst_20_admits_21_at_once_as_nginx_does() -> None:
+    passed, state = run((NGINX,), [NOW_US] * 25)
+    assert passed == [True] * 21 + [False] * 4
+    outcome, _ = spend(state, (NGINX,), NOW_US)
+    assert outcome == Exceeded("steady", 100_000, (Level("steady", 21, 2_100_000, 0, 100_000),))
+
+
+def test_levels_tell_what_is_left() -> None:
+    outcome, state = spend({}, (NGINX, DAILY), NOW_US)
+    assert state is not None
+    midnight_us = 12 * 3600 * SECOND
+    expected = (Level("steady", 21, 2_100_000, 20, 100_000), Level("daily", 3, 86_400 * SECOND, 2, midnight_us))
+    assert outcome == Within(expected)
+    assert level_of(NGINX, state["steady"], NOW_US + 100_000) == Level("steady", 21, 2_100_000, 21, 0)
+
+
+def test_all_or_nothing_over_limits() -> None:
+    passed, state = run((NGINX, DAILY), [NOW_US] * 5)
+    assert passed == [True, True, True, False, False]
+    outcome, _ = spend(state, (NGINX, DAILY), NOW_US)
+    assert isinstance(outcome, Exceeded)
+    assert outcome.binding == "daily"
+    assert outcome.levels[0].remaining == 18
+
+
+def test_edit_of_one_limit_leaves_the_others() -> None:
+    _, state = run((NGINX, DAILY), [NOW_US] * 3)
+    wider = rate_limit(name="other", requests=5, per_us=SECOND)
+    outcome, _ = spend(state, (wider, DAILY), NOW_US)
+    assert isinstance(outcome, Exceeded)
+    assert outcome.binding == "daily"
+
+
+def test_cut_limit_owes_at_most_a_full_bucket() -> None:
+    _, state = run((NGINX,), [NOW_US] * 21)
+    smaller = rate_limit(name="steady", requests=10, per_us=SECOND, burst=0)
+    outcome, _ = spend(state, (smaller,), NOW_US)
+    assert isinstance(outcome, Exceeded)
+    assert outcome.wait_us == 100_000
+
+
+def test_clock_set_back_costs_at_most_a_full_bucket_and_keeps_windows() -> None:
+    _, state = run((NGINX, DAILY), [NOW_US] * 3)
+    back_us = NOW_US - 365 * 86_400 * SECOND
+    outcome, _ = spend({"steady": state["steady"]}, (NGINX,), back_us)
+    assert isinstance(outcome, Exceeded)
+    assert outcome.wait_us == 100_000
+    outcome, _ = spend({"daily": state["daily"]}, (DAILY,), back_us)
+    assert isinstance(outcome, Exceeded)
+
+
+@pytest.mark.parametrize(
+    ("calendar", "at", "start", "end"),
+    [
+        (Calendar.HOUR, "2026-11-23T12:59:59", "2026-11-23T12:00", "2026-11-23T13:00"),
+        (Calendar.DAY, "2026-11-23T23:59:59", "2026-11-23T00:00", "2026-11-24T00:00"),
+        (Calendar.MONTH, "2026-02-28T23:59:59", "2026-02-01T00:00", "2026-03-01T00:00"),
+        (Calendar.MONTH, "2024-02-29T12:00:00", "2024-02-01T00:00", "2024-03-01T00:00"),
+        (Calendar.MONTH, "2100-02-28T12:00:00", "2100-02-01T00:00", "2100-03-01T00:00"),
+        (Calendar.MONTH, "2026-12-31T23:59:59", "2026-12-01T00:00", "2027-01-01T00:00"),
+        (Calendar.MONTH, "1970-01-01T00:00:00", "1970-01-01T00:00", "1970-02-01T00:00"),
+    ],
+)
+def test_windows_are_those_of_the_utc_calendar(calendar: Calendar, at: str, start: str, end: str) -> None:
+    def us(text: str) -> int:
+        return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()) * SECOND
+
+    assert window(calendar, us(at)) == (us(start), us(end))
+
+
+RATES = st.builds(
+    lambda requests, per_us, burst: rate_limit(name="r", requests=requests, per_us=per_us, burst=burst),
+    st.integers(1, 1000),
+    st.integers(1, 60 * SECOND),
+    st.none() | st.integers(0, 50),
+)
+CALENDARS = st.builds(
+    lambda requests, calendar: calendar_limit(name="c", requests=requests, calendar=calendar),
+    st.integers(1, 20),
+    st.sampled_from(Calendar),
+)
+LIMITS = st.tuples(RATES) | st.tuples(CALENDARS) | st.tuples(RATES, CALENDARS)
+STEPS = st.lists(st.integers(0, 2 * SECOND), max_size=60)
+
+
+def instants(steps: list[int]) -> list[int]:
+    now_us, found = NOW_US, []
+    for step in steps:
+        now_us += step
+        found.append(now_us)
+    return found
+
+
+@given(RATES, STEPS)
+def test_any_interval_admits_at_most_capacity_and_rate(limit: RateLimit, steps: list[int]) -> None:
+    passed, _ = run((limit,), instants(steps))
+    admitted = [at for at, ok in zip(instants(steps), passed, strict=True) if ok]
+    for first in range(len(admitted)):
+        for last in range(first, len(admitted)):
+            allowed = limit.capacity + Fraction((admitted[last] - admitted[first]) * limit.count, limit.period_us)
+            assert last - first + 1 <= allowed
+
+
+@given(RATES)
+def test_saturating_load_reaches_the_bound(limit: RateLimit) -> None:
+    passed, state = run((limit,), [NOW_US] * (limit.capacity + 1))
+    assert passed == [True] * limit.capacity + [False]
+    outcome, _ = spend(state, (limit,), NOW_US)
+    assert isinstance(outcome, Exceeded)
+    assert run((limit,), [NOW_US + outcome.wait_us], state)[0] == [True]
+
+
+@given(LIMITS, STEPS)
+def test_wait_is_exact_to_the_microsecond(limits: tuple[Limit, ...], steps: list[int]) -> None:
+    _, state = run(limits, instants(steps))
+    now_us = (instants(steps) or [NOW_US])[-1]
+    for _ in range(1500):
+        outcome, after = spend(state, limits, now_us)
+        if isinstance(outcome, Exceeded):
+            assert isinstance(spend(state, limits, now_us + outcome.wait_us)[0], Within)
+            assert isinstance(spend(state, limits, now_us + outcome.wait_us - 1)[0], Exceeded)
+            return
+        assert after is not None
+        state = after
+    raise AssertionError("a limit that never denies")
+
+
+@given(LIMITS, STEPS, st.integers(0, 10 * SECOND))
+def test_more_time_never_turns_pass_into_deny(limits: tuple[Limit, ...], steps: list[int], later_us: int) -> None:
+    _, state = run(limits, instants(steps))
+    now_us = (instants(steps) or [NOW_US])[-1]
+    if isinstance(spend(state, limits, now_us)[0], Within):
+        assert isinstance(spend(state, limits, now_us + later_us)[0], Within)
+
+
+@given(RATES, CALENDARS, STEPS)
+def test_verdict_is_the_and_of_single_verdicts(rate: RateLimit, calendar: CalendarLimit, steps: list[int]) -> None:
+    _, state = run((rate, calendar), instants(steps))
+    now_us = (instants(steps) or [NOW_US])[-1]
+    single = [isinstance(spend(state, (limit,), now_us)[0], Within) for limit in (rate, calendar)]
+    assert isinstance(spend(state, (rate, calendar), now_us)[0], Within) is all(single)
+
+
+@given(LIMITS, STEPS, st.integers(1, 5))
+def test_cost_is_that_many_calls_at_once(limits: tuple[Limit, ...], steps: list[int], cost: int) -> None:
+    _, state = run(limits, instants(steps))
+    now_us = (instants(steps) or [NOW_US])[-1]
+    whole, after = spend(state, limits, now_us, cost)
+    passed, one_by_one = run(limits, [now_us] * cost, state)
+    assert isinstance(whole, Within) is all(passed)
+    if after is not None:
+        assert after == one_by_one
+
+
+@given(LIMITS, STEPS, st.integers(0, 40 * 86_400 * SECOND))
+def test_forgetting_an_idle_state_loses_nothing(limits: tuple[Limit, ...], steps: list[int], later_us: int) -> None:
+    _, state = run(limits, instants(steps))
+    assume(state)
+    now_us = expires_us(state, limits) + later_us
+    assert spend(state, limits, now_us)[0] == spend({}, limits, now_us)[0]
+
+
+def test_no_drift_over_a_million_operations() -> None:
+    """7 in 3 s has no whole interval in µs; after a million admitted calls the debt is exact to the fraction."""
+    limit = rate_limit(name="r", requests=7, per_us=3 * SECOND, burst=0)
+    state: State = {}
+    now_us, exact = NOW_US, Fraction(NOW_US)
+    for _ in range(1_000_000):
+        outcome, after = spend(state, (limit,), now_us)
+        assert after is not None, outcome
+        state = after
+        exact = max(exact, Fraction(now_us)) + Fraction(3 * SECOND, 7)
+        now_us = -(-exact.numerator // exact.denominator)
+        mark = state["r"]
+        assert mark.at_us + Fraction(mark.amount, limit.count) == exact
+        exact = Fraction(now_us)  # the next call comes at a whole microsecond, and then the bucket is full again
+
+
+@given(st.lists(st.integers(0, 400), max_size=200))
+def test_nginx_equivalence_on_millisecond_traces(steps_ms: list[int]) -> None:
+    """ngx_http_limit_req_module, nodelay: excess in 1/1000 request, denied above burst, refusals add nothing."""
+    excess, last_ms, expected, now_ms = -1, 0, [], NOW_US // 1000
+    trace = []
+    for step in steps_ms:
+        now_ms += step
+        trace.append(now_ms * 1000)
+        drained = 0 if excess < 0 else max(0, excess - 10 * (now_ms - last_ms) + 1000)
+        passes = drained <= 20_000
+        expected.append(passes)
+        if passes:
+            excess, last_ms = drained, now_ms
+    assert run((NGINX,), trace)[0] == expected
+
+
+@given(LIMITS, st.integers(1, 20))
+def test_shares_of_replicas_stay_within_the_whole(limits: tuple[Limit, ...], replicas: int) -> None:
+    for limit, part in zip(limits, share(limits, replicas), strict=True):
+        if isinstance(limit, RateLimit) and isinstance(part, RateLimit):
+            assert Fraction(part.count, part.period_us) * replicas == Fraction(limit.count, limit.period_us)
+            assert part.capacity == max(1, limit.capacity // replicas)
+        elif isinstance(limit, CalendarLimit) and isinstance(part, CalendarLimit):
+            assert part.requests == max(1, limit.requests // replicas)
+
+
+def test_cost_of_nothing_changes_nothing() -> None:
+    assert spend({}, (), NOW_US) == (Within(()), {})
+    assert expires_us({}, (NGINX,)) == 0

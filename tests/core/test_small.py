@@ -1,0 +1,190 @@
+"""The small parts of a decision: addresses, public routes, the index of policies, the compartment table."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from authz.core.address import quota_key
+from authz.core.compartment_r4 import PATIENT_COMPARTMENT
+from authz.core.decide import Deny, conclude
+from authz.core.public import PublicRoutes
+from authz.core.quota import Unknown, Within
+from authz.core.roster import Entry, enlist, enlist_invalid, index
+from authz.model import Grant, Reason, Refused, Standing
+from authz.policy import ClientPolicy, Source, parse
+from partner import partner_certificate, policy_document
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(
+    ("address", "key"),
+    [
+        ("192.0.2.7", "address:192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "address:2001:db8:1:2::/64"),
+        ("2001:db8:1:2::1", "address:2001:db8:1:2::/64"),
+        ("::ffff:192.0.2.7", "address:192.0.2.7"),
+        ("", "address:unknown"),
+        ("client:other", "address:unknown"),
+        ("192.0.2.7:80", "address:unknown"),
+    ],
+)
+def test_address_pays_alone_or_with_its_network(address: str, key: str) -> None:
+    assert quota_key(address) == key
+
+
+def test_public_route_is_exact_or_below() -> None:
+    routes = PublicRoutes(exact=frozenset({("GET", "/health")}), below=(("GET", "/docs/"),))
+    assert routes.match("GET", "/health") == "GET /health"
+    assert routes.match("GET", "/docs/a/b") == "GET /docs/*"
+    for method, path in (
+        ("HEAD", "/health"),
+        ("GET", "/health/"),
+        ("GET", "/docs/"),
+        ("GET", "/docs"),
+        ("POST", "/docs/a"),
+    ):
+        assert routes.match(method, path) is None
+
+
+def entry(name: str, *, may_shadow: bool = True, **spec: Any) -> Entry:
+    policy = parse(policy_document(name, **spec))
+    assert isinstance(policy, ClientPolicy)
+    return enlist(policy, may_shadow=may_shadow)
+
+
+FIRST, SECOND = partner_certificate("first").fingerprint, partner_certificate("second").fingerprint
+
+
+def standing(policies: Any, fingerprint: str) -> Standing:
+    found: Standing = policies.by_fingerprint[fingerprint].client.standing
+    return found
+
+
+def test_clients_are_found_by_fingerprint() -> None:
+    policies = index([entry("first"), entry("second")], 1)
+    assert {key: one.client.id for key, one in policies.by_fingerprint.items()} == {FIRST: "first", SECOND: "second"}
+    assert policies.by_token == {}
+
+
+def test_of_files_that_claim_the_same_none_holds() -> None:
+    same_id = index([entry("first"), entry("second", clientId="first")], 1)
+    assert standing(same_id, FIRST) is Standing.CONFLICT
+    assert standing(same_id, SECOND) is Standing.CONFLICT
+    same_fingerprint = index(
+        [entry("first"), entry("second", certificate={"source": "External", "fingerprints": [FIRST, SECOND]})], 1
+    )
+    assert standing(same_fingerprint, FIRST) is Standing.CONFLICT
+    assert standing(same_fingerprint, SECOND) is Standing.CONFLICT
+
+
+def test_client_without_certificate_is_found_by_token() -> None:
+    policies = index([entry("first", certificate={"source": "None"})], 1)
+    assert policies.by_fingerprint == {}
+    assert policies.by_token["first"].source is Source.NONE
+
+
+def test_issued_certificates_are_not_trusted_from_a_file() -> None:
+    policies = index([entry("first", certificate={"source": "Issued"})], 1)
+    assert policies.by_fingerprint == {}
+    assert policies.by_token == {}
+
+
+def test_invalid_policy_is_told_so_and_takes_nothing_from_others() -> None:
+    bad = policy_document("second", certificate={"source": "External", "fingerprints": [SECOND.upper(), FIRST, 5, "x"]})
+    found = enlist_invalid(bad, "p/second")
+    assert found is not None
+    policies = index([found, entry("first")], 1)
+    assert standing(policies, FIRST) is Standing.ACTIVE
+    assert standing(policies, SECOND) is Standing.INVALID
+    by_token = enlist_invalid(policy_document("x", certificate={"source": "None"}), "p/x")
+    assert by_token is not None
+    assert index([by_token], 1).by_token["x"].standing is Standing.INVALID
+
+
+@pytest.mark.parametrize(
+    "document", [None, 5, {}, {"spec": []}, {"spec": {"clientId": 5}}, {"spec": {"certificate": 1}}]
+)
+def test_document_that_names_nobody_concerns_nobody(document: object) -> None:
+    assert enlist_invalid(document, "p/x") is None
+    strange = enlist_invalid({"spec": {"clientId": "a", "certificate": {"fingerprints": "x"}}}, "p/x")
+    assert strange is not None
+    assert strange.fingerprints == ()
+
+
+def test_shadow_may_be_forbidden_for_everyone() -> None:
+    assert entry("first", mode="Shadow").client.shadow
+    assert not entry("first", mode="Shadow", may_shadow=False).client.shadow
+
+
+def test_restrictions_are_taken_over_in_microseconds() -> None:
+    restricted = entry(
+        "first",
+        validity={"notBefore": "2026-01-01T00:00:00Z", "notAfter": "2026-01-01T00:00:01.5Z"},
+        revocation={"issuedBefore": "1970-01-01T00:00:01Z", "fingerprints": [{"sha256": "AB" * 32}]},
+    ).client
+    assert restricted.not_before_us == 1_767_225_600_000_000
+    assert restricted.not_after_us == 1_767_225_601_500_000
+    assert restricted.issued_before_us == 1_000_000
+    assert restricted.revoked == {"ab" * 32}
+
+
+def test_verdict_without_evidence_is_a_denial() -> None:
+    refused = conclude(Refused(Reason.TOKEN_MISSING), Within(()), None, None)
+    assert isinstance(refused, Deny)
+    silent = conclude(Grant((), "x"), Unknown("x"), None, None)
+    assert isinstance(silent, Deny)
+    assert silent.refused.reason is Reason.STORE_UNAVAILABLE
+
+
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate_compartment", ROOT / "docs/fhir/generate_compartment.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_compartment_table_is_what_the_facts_give() -> None:
+    """If this fails: python docs/fhir/generate_compartment.py, and commit."""
+    module = generator()
+    facts = json.loads(module.FACTS.read_text())["types"]
+    assert module.render(facts) == module.MODULE.read_text()
+
+
+def test_compartment_table_knows_what_hl7_says() -> None:
+    patient = frozenset({"Patient"})
+    assert PATIENT_COMPARTMENT["Observation"]["patient"] == patient
+    assert PATIENT_COMPARTMENT["Observation"]["subject"] == {"Patient", "Group", "Device", "Location"}
+    assert PATIENT_COMPARTMENT["Condition"]["subject"] == {"Patient", "Group"}
+    assert PATIENT_COMPARTMENT["Coverage"]["beneficiary"] == patient
+    assert "actor" in PATIENT_COMPARTMENT["Appointment"]
+    assert "Organization" not in PATIENT_COMPARTMENT
+    assert "Medication" not in PATIENT_COMPARTMENT
+    assert len(PATIENT_COMPARTMENT) == 67
+
+
+def test_twin_of_a_compartment_parameter_reads_the_same_elements(tmp_path: Path) -> None:
+    def parameter(code: str, expression: str, targets: list[str]) -> dict[str, Any]:
+        return {"resource": {"code": code, "base": ["T"], "expression": expression, "target": targets}}
+
+    compartment, parameters = tmp_path / "c.json", tmp_path / "p.json"
+    compartment.write_text(json.dumps({"resource": [{"code": "T", "param": ["subject"]}, {"code": "U"}]}))
+    listed = [
+        parameter("subject", "T.subject | V.subject", ["Patient", "Group"]),
+        parameter("patient", "V.x | T.subject.where(resolve() is Patient)", ["Patient", "Group"]),
+        parameter("other", "T.other", ["Patient"]),
+        parameter("both", "T.subject | T.other", ["Patient"]),
+        parameter("group", "T.subject.where(resolve() is Group)", ["Group"]),
+    ]
+    parameters.write_text(json.dumps({"entry": listed}))
+    assert generator().facts(compartment, parameters) == {
+        "T": {"patient": ["Patient"], "subject": ["Group", "Patient"]}
+    }

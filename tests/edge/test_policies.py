@@ -1,0 +1,275 @@
+"""Policies from files: last good versions, brakes at once, deletion at once, and lint's lines."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from authz.edge.manifests import TEXT_MAX_CHARACTERS, Unreadable, read_documents
+from authz.edge.policies import PolicyFolder
+from authz.lint import lint
+from authz.model import Client, Policies, Standing
+from partner import CLIENT_ID, Site, partner_certificate, policy_document
+
+MINE = partner_certificate().fingerprint
+
+
+class Folder:
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        site.write()
+        self.source = PolicyFolder(site.folder / "policies", may_shadow=True)
+        self.policies = self.refresh()
+
+    def refresh(self) -> Policies:
+        policies = self.source.refresh()
+        assert policies is not None
+        self.policies = policies
+        return policies
+
+    def text(self, text: str, name: str = CLIENT_ID) -> None:
+        self.site.policy_file(name).write_text(text)
+        self.refresh()
+
+    def document(self, **spec: Any) -> None:
+        self.text(yaml.safe_dump(policy_document(**spec)))
+
+    @property
+    def client(self) -> Client:
+        return self.policies.by_fingerprint[MINE].client
+
+
+@pytest.fixture
+def folder(site: Site) -> Folder:
+    return Folder(site)
+
+
+def test_unchanged_folder_is_no_news(folder: Folder) -> None:
+    assert folder.client.standing is Standing.ACTIVE
+    assert folder.source.refresh() is None
+
+
+def test_deleted_file_denies_at_once(folder: Folder) -> None:
+    folder.site.policy_file().unlink()
+    assert MINE not in folder.refresh().by_fingerprint
+
+
+def test_added_and_edited_files_apply(folder: Folder) -> None:
+    folder.site.write_policy(policy_document("second"))
+    assert len(folder.refresh().by_fingerprint) == 2
+    folder.document(scopes=["system/*.rs"])
+    assert folder.client.scopes[0].text == "system/*.rs"
+
+
+def test_replaced_file_of_the_same_size_and_time_applies(folder: Folder) -> None:
+    """As editors and Kubernetes mounts do it: a new file is moved over the old."""
+    file = folder.site.policy_file()
+    before = file.stat()
+    new = file.with_suffix(".new")
+    new.write_text(file.read_text().replace("Patient.read", "Patient.cuds"))
+    assert new.stat().st_size == before.st_size
+    os.utime(new, ns=(before.st_atime_ns, before.st_mtime_ns))
+    new.replace(file)
+    folder.refresh()
+    assert folder.client.scopes[0].text == "patient/Patient.cuds"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "a: b: c", "\x00", "- &a [*a]", "!!python/object:os.system {}", "kind: ClientPolicy\nkind: ClientPolicy"],
+)
+def test_file_that_is_no_yaml_keeps_its_last_good_version(folder: Folder, text: str) -> None:
+    folder.text(text)
+    assert folder.client.standing is Standing.ACTIVE
+    assert len(folder.source.errors) == 1
+    folder.document()
+    assert folder.source.errors == ()
+
+
+def test_file_that_is_no_text_keeps_its_last_good_version(folder: Folder) -> None:
+    folder.site.policy_file().write_bytes(b"\xff\xfe")
+    folder.refresh()
+    assert folder.client.standing is Standing.ACTIVE
+
+
+def test_invalid_document_keeps_its_last_good_version(folder: Folder) -> None:
+    folder.document(scopes=["bad"], otherScopes=["new"])
+    assert folder.client.scopes
+    assert not folder.client.other_scopes
+    assert "spec.scopes[0]" in folder.source.errors[0]
+
+
+@pytest.mark.parametrize("suspended", [True, "true", "yes", None, 1])
+def test_suspension_in_an_invalid_document_applies_at_once(folder: Folder, suspended: Any) -> None:
+    document = policy_document(scopes=["bad"])
+    document["spec"]["suspended"] = suspended
+    folder.text(yaml.safe_dump(document))
+    assert folder.client.suspended
+
+
+def test_revocation_and_validity_in_an_invalid_document_apply_at_once(folder: Folder) -> None:
+    folder.document(
+        scopes=["bad"],
+        revocation={"fingerprints": [{"sha256": MINE}], "issuedBefore": "2026-01-01T00:00:00Z"},
+        validity={"notAfter": "2026-01-01T00:00:00Z"},
+    )
+    assert folder.client.revoked == {MINE}
+    assert folder.client.issued_before_us == folder.client.not_after_us == 1_767_225_600_000_000
+
+
+def test_what_can_be_read_of_a_broken_revocation_applies(folder: Folder) -> None:
+    folder.document(revocation={"fingerprints": [{"sha256": "cd" * 32}]})
+    folder.document(revocation={"fingerprints": [{"sha256": MINE}, {"sha256": "short"}, 5]}, validity={"notAfter": 5})
+    assert folder.client.revoked == {MINE, "cd" * 32}
+    assert folder.client.not_after_us is None
+    folder.document(revocation=5)
+    assert folder.client.revoked == {MINE, "cd" * 32}
+    folder.document()
+    assert folder.client.revoked == frozenset()
+
+
+def test_invalid_document_that_loses_its_name_still_keeps_the_last_good(folder: Folder) -> None:
+    document = policy_document()
+    del document["metadata"]
+    document["spec"]["suspended"] = True
+    folder.text(yaml.safe_dump(document))
+    assert folder.client.suspended
+
+
+def test_document_that_was_never_valid_refuses_its_client_and_nobody_else(folder: Folder) -> None:
+    folder.text(yaml.safe_dump(policy_document("second", scopes=["bad"])), "second")
+    second = folder.policies.by_fingerprint[partner_certificate("second").fingerprint].client
+    assert second.standing is Standing.INVALID
+    assert folder.client.standing is Standing.ACTIVE
+    folder.text(yaml.safe_dump(policy_document("second")), "second")
+    assert folder.policies.by_fingerprint[partner_certificate("second").fingerprint].client.standing is Standing.ACTIVE
+
+
+def test_documents_of_one_file_are_apart(folder: Folder) -> None:
+    good, second = yaml.safe_dump(policy_document()), policy_document("second")
+    folder.text(good + "---\n" + yaml.safe_dump(second))
+    assert len(folder.policies.by_fingerprint) == 2
+    second["spec"]["scopes"] = ["bad"]
+    folder.text(yaml.safe_dump(second) + "---\n" + good)
+    assert len(folder.policies.by_fingerprint) == 2
+    folder.text(good)
+    assert list(folder.policies.by_fingerprint) == [MINE]
+
+
+def test_other_kinds_and_hidden_files_are_not_ours(folder: Folder) -> None:
+    base = folder.site.folder / "policies"
+    (base / "secret.yaml").write_text("apiVersion: v1\nkind: Secret\n")
+    (base / "note.txt").write_text("{")
+    hidden = base / "..data"
+    hidden.mkdir()
+    (hidden / "x.yaml").write_text(yaml.safe_dump(policy_document()))
+    (base / "team").mkdir()
+    (base / "team" / "second.json").write_text("{}")
+    folder.refresh()
+    assert folder.client.standing is Standing.ACTIVE
+    assert len(folder.source.errors) == 4
+
+
+def test_single_file_is_a_source_too(site: Site) -> None:
+    site.write()
+    policies = PolicyFolder(site.policy_file(), may_shadow=True).refresh()
+    assert policies is not None
+    assert MINE in policies.by_fingerprint
+
+
+def test_folder_that_is_gone_denies_everyone(folder: Folder) -> None:
+    folder.site.policy_file().unlink()
+    (folder.site.folder / "policies").rmdir()
+    assert folder.refresh().by_fingerprint == {}
+
+
+# ---- YAML -------------------------------------------------------------------------------------------------------
+
+
+def test_lines_are_those_of_the_fields() -> None:
+    (document,) = read_documents("a: 1\nb:\n  c:\n  - x\n  - y: 2026-01-01\n")
+    assert document.value == {"a": 1, "b": {"c": ["x", {"y": "2026-01-01"}]}}
+    assert [document.line(path) for path in ((), ("b",), ("b", "c", 1, "y"), ("b", "c", 1, "z"), ("d",))] == [
+        1,
+        2,
+        5,
+        5,
+        1,
+    ]
+
+
+BAD_YAML = {
+    "alias (its anchor)": ("a: &x [1]\nb: *x", 1),
+    "merge": ("a: &x {b: 1}\nc:\n  <<: *x", 3),
+    "repeated key": ("a: 1\nb: 2\na: 3", 3),
+    "key a number": ("1: a", 1),
+    "key a list": ("? [a]\n: b", 1),
+    "tag": ("a: !custom x", 1),
+    "binary": ("a: !!binary aGk=", 1),
+    "set": ("a: !!set {x}", 1),
+    "deep": ("[" * 40 + "]" * 40, 1),
+    "very deep": ("[" * 20000 + "]" * 20000, 1),
+    "open": ("a: [1,\nb", 3),
+    "tab": ("a:\n\t- b", 2),
+    "control character": ("a: \x01", 1),
+    "huge number": ("a: " + "9" * 5000, 1),
+    "too long": ("#" * (TEXT_MAX_CHARACTERS + 1), 1),
+}
+
+
+@pytest.mark.parametrize(("text", "line"), BAD_YAML.values(), ids=BAD_YAML.keys())
+def test_unreadable_yaml_names_its_line(text: str, line: int) -> None:
+    with pytest.raises(Unreadable) as unreadable:
+        read_documents(text)
+    assert unreadable.value.line == line
+
+
+def test_empty_documents_are_left_out() -> None:
+    assert read_documents("---\n---\n# nothing\n") == ()
+
+
+# ---- lint -------------------------------------------------------------------------------------------------------
+
+
+def test_lint_names_file_line_and_field_of_every_error(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(
+        "apiVersion: authz.healthtech.dev/v1alpha1\n"
+        "kind: ClientPolicy\n"
+        "metadata: {name: a}\n"
+        "spec:\n"
+        "  clientId: a\n"
+        "  scopes:\n"
+        "  - patient/Patient.read\n"
+        "  - nonsense\n"
+        "  quotas:\n"
+        "  - name: q\n"
+        "    requests: 0\n"
+        "    per: 1s\n"
+        "  tokens: {}\n"
+    )
+    errors = lint((tmp_path,)).errors
+    assert [error.rpartition(": ")[0] for error in errors if "scopes" in error] == [f"{file}:8: spec.scopes[1]"]
+    assert {int(error.split(":")[1]) for error in errors} == {8, 10, 13}
+
+
+def test_lint_sees_conflicts_across_files_and_notes_what_files_cannot_do(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        document = policy_document("a") | {"metadata": {"name": name}}
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(document))
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(policy_document("c", certificate={"source": "Issued"})))
+    findings = lint((tmp_path,))
+    assert len(findings.errors) == 2
+    assert all("is also claimed at" in error for error in findings.errors)
+    assert len(findings.notes) == 1
+    assert findings.policies == 3
+
+
+def test_lint_tells_of_unreadable_files_and_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("{")
+    (tmp_path / "b.yaml").write_text(yaml.safe_dump(policy_document(scopes=["x"])))
+    assert len(lint((tmp_path,)).errors) == 2

@@ -1,0 +1,85 @@
+"""A real Redis for tests: on a free port of this machine, with nothing of anybody else's in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+PROGRAM = "redis-server"
+
+
+class RedisServer:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.port = 0
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def socket(self) -> Path:
+        return self._folder / "redis.sock"
+
+    def start(self) -> None:
+        """Start on a free port; another program may take it first, so try again."""
+        for _ in range(5):
+            self.port = self.port or free_port()
+            self.process = subprocess.Popen(
+                [PROGRAM, "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", str(self.socket),
+                 "--save", "", "--appendonly", "no", "--dir", str(self._folder)],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+            if self._answers():
+                return
+            self.stop()
+            self.port = 0
+        raise RuntimeError(f"{PROGRAM} does not start")
+
+    def _answers(self) -> bool:
+        for _ in range(500):
+            if self.process is None or self.process.poll() is not None:
+                return False
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                    connection.sendall(b"PING\r\n")
+                    if connection.recv(16).startswith(b"+PONG"):
+                        return True
+            except OSError:
+                time.sleep(0.02)
+        return False
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def require(program: str) -> None:
+    """Skip a test whose program is missing; in CI nothing may be missing."""
+    if shutil.which(program) is not None:
+        return
+    if os.environ.get("CI"):
+        pytest.fail(f"{program} is not installed, and CI skips nothing")
+    pytest.skip(f"{program} is not installed")

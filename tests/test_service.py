@@ -1,0 +1,461 @@
+"""The decision as a whole: its order, whose quota pays, what Shadow lets pass, and that nothing else allows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import partner
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from partner import NOW_US, check_request, policy_document, token, xfcc
+
+from authz.core.certificate import epoch_us
+from authz.core.decide import NEVER_SHADOWED, Allow, Deny, Public, Shadowed, Verdict
+from authz.core.jwks import read_keys
+from authz.core.public import PublicRoutes
+from authz.core.quota import Exceeded, Unknown, Within
+from authz.core.roster import Entry, enlist, enlist_invalid, index
+from authz.edge.store.limiter import Limiter
+from authz.edge.store.memory import MemoryStore
+from authz.model import Compartment, Fhir, Issuer, Reason, Trusted
+from authz.policy import ClientPolicy, parse
+from authz.policy.limits import Limit, rate_limit
+from authz.service import Facts, Rules, Service
+from authz.wire.request import ClientAddress, read_message
+
+SECOND = 1_000_000
+ISSUER = Issuer(
+    name="health-auth",
+    issuer=partner.ISSUER,
+    audiences=frozenset({partner.AUDIENCE}),
+    algorithms=frozenset({"RS256"}),
+    leeway_us=30 * SECOND,
+    client_claim="client_id",
+    patient_claim="patient",
+    scope_claims=("scope",),
+)
+RULES = Rules(
+    trusted_hops=1,
+    trusted_proxies=frozenset(),
+    authorities=(),
+    fhir=Fhir("/fhir", Compartment.DENY),
+    public=PublicRoutes(exact=frozenset({("GET", "/health")}), below=(("GET", "/docs/"),)),
+    anonymous=(rate_limit(name="anonymous", requests=10, per_us=SECOND, burst=20),),
+)
+NONE = {"certificate": {"source": "None"}}
+
+
+class Spy:
+    """A limiter that remembers who spent; `outcome` replaces its answer."""
+
+    def __init__(self) -> None:
+        self._limiter = Limiter(MemoryStore())
+        self.spent: list[str] = []
+        self.outcome: Within | Exceeded | Unknown | None = None
+
+    def known(self, key: str, limits: tuple[Limit, ...], *, now_us: int) -> Exceeded | None:
+        return self._limiter.known(key, limits, now_us=now_us)
+
+    async def spend(self, key: str, limits: tuple[Limit, ...], *, now_us: int) -> Within | Exceeded | Unknown:
+        self.spent.append(key)
+        return self.outcome or await self._limiter.spend(key, limits, now_us=now_us)
+
+
+class Bench:
+    """A service with the policies of a test, and what it asked of others."""
+
+    def __init__(self, *documents: dict[str, Any], rules: Rules = RULES, keys: bytes | None = None) -> None:
+        self.limiter = Spy()
+        self.wanted: list[str] = []
+        self.service = Service(rules, self.limiter, self.wanted.append)
+        entries = [_entry(document) for document in documents or (policy_document(),)]
+        self.facts = Facts(policies=index(entries, 1), trusted=trusted(keys or partner.jwks()))
+
+    async def judge(self, *arguments: Any, now_us: int = NOW_US, **more: Any) -> Verdict:
+        request = read_message(check_request(*arguments, **more), ClientAddress())
+        return await self.service.judge(request, self.facts, now_us)
+
+    async def reason(self, *arguments: Any, now_us: int = NOW_US, **more: Any) -> Reason:
+        verdict = await self.judge(*arguments, now_us=now_us, **more)
+        assert isinstance(verdict, Deny), verdict
+        return verdict.refused.reason
+
+
+def _entry(document: dict[str, Any]) -> Entry:
+    policy = parse(document)
+    entry = (
+        enlist(policy, may_shadow=True) if isinstance(policy, ClientPolicy) else enlist_invalid(document, "p/invalid")
+    )
+    assert entry is not None
+    return entry
+
+
+def trusted(keys: bytes) -> dict[str, Trusted]:
+    return {partner.ISSUER: Trusted(ISSUER, read_keys(keys, NOW_US + 86_400 * SECOND)[0])}
+
+
+CLIENT_KEY, ADDRESS_KEY = f"client:{partner.CLIENT_ID}", "address:192.0.2.7"
+
+
+async def test_partner_with_certificate_and_token_is_allowed() -> None:
+    bench = Bench()
+    verdict = await bench.judge(bearer=token())
+    assert isinstance(verdict, Allow)
+    assert verdict.client is not None
+    assert verdict.client.policy == "partners/trusted-partner-app"
+    assert verdict.claims is not None
+    assert bench.limiter.spent == [CLIENT_KEY]
+
+
+ORDER: dict[str, tuple[dict[str, Any], Reason, str]] = {
+    "path": ({"target": "/fhir/../x", "forwarded": None}, Reason.PATH_AMBIGUOUS, ADDRESS_KEY),
+    "path before public": ({"target": "/health/..", "forwarded": None}, Reason.PATH_AMBIGUOUS, ADDRESS_KEY),
+    "no path (CONNECT)": ({"target": "", "method": "CONNECT"}, Reason.PATH_AMBIGUOUS, ADDRESS_KEY),
+    "no method": ({"method": ""}, Reason.REQUEST_MALFORMED, ADDRESS_KEY),
+    "method with a space": ({"method": "GET /"}, Reason.REQUEST_MALFORMED, ADDRESS_KEY),
+    "two Authorization values": (
+        {"headers": {"authorization": "Bearer a,Bearer b"}},
+        Reason.REQUEST_MALFORMED,
+        ADDRESS_KEY,
+    ),
+    "method override": ({"headers": {"x-http-method-override": "DELETE"}}, Reason.REQUEST_MALFORMED, ADDRESS_KEY),
+    "method override in CGI spelling": (
+        {"headers": {"x_method_override": "PUT"}},
+        Reason.REQUEST_MALFORMED,
+        ADDRESS_KEY,
+    ),
+    "XFCC grammar": ({"forwarded": "Hash=1,"}, Reason.REQUEST_MALFORMED, ADDRESS_KEY),
+    "XFCC grammar on a public route": (
+        {"target": "/health", "forwarded": "x"},
+        Reason.REQUEST_MALFORMED,
+        ADDRESS_KEY,
+    ),
+    "two XFCC elements": ({"forwarded": f"{xfcc()},{xfcc()}"}, Reason.REQUEST_MALFORMED, ADDRESS_KEY),
+    "no certificate": ({"forwarded": None}, Reason.CERTIFICATE_MISSING, ADDRESS_KEY),
+    "no certificate, good token": ({"forwarded": None, "bearer": token()}, Reason.CERTIFICATE_MISSING, ADDRESS_KEY),
+    "unknown certificate, good token": (
+        {"forwarded": xfcc(partner.partner_certificate("other")), "bearer": token()},
+        Reason.CERTIFICATE_UNKNOWN,
+        ADDRESS_KEY,
+    ),
+    "certificate and Hash disagree": (
+        {"forwarded": xfcc().replace(partner.partner_certificate().fingerprint, "ab" * 32)},
+        Reason.CERTIFICATE_MALFORMED,
+        ADDRESS_KEY,
+    ),
+    "peer and XFCC disagree": (
+        {"peer": partner.partner_certificate("other").encoded},
+        Reason.CERTIFICATE_MALFORMED,
+        ADDRESS_KEY,
+    ),
+    "no token": ({}, Reason.TOKEN_MISSING, CLIENT_KEY),
+    "basic credentials": ({"headers": {"authorization": "Basic abc"}}, Reason.TOKEN_MISSING, CLIENT_KEY),
+    "token in the query only": ({"target": "/fhir/Patient/123?access_token=x"}, Reason.TOKEN_MISSING, CLIENT_KEY),
+    "bad token": ({"bearer": "x"}, Reason.TOKEN_MALFORMED, CLIENT_KEY),
+    "expired token": ({"bearer": token(exp=1)}, Reason.TOKEN_EXPIRED, CLIENT_KEY),
+    "another client's token": ({"bearer": token(client_id="other")}, Reason.TOKEN_CLIENT, CLIENT_KEY),
+    "bound elsewhere": (
+        {"bearer": token(cnf={"x5t#S256": partner.partner_certificate("other").thumbprint})},
+        Reason.TOKEN_BINDING,
+        CLIENT_KEY,
+    ),
+    "another patient": ({"target": "/fhir/Patient/124", "bearer": token()}, Reason.PATIENT_MISMATCH, CLIENT_KEY),
+    "another path": ({"target": "/other", "bearer": token()}, Reason.ROUTE_NOT_ALLOWED, CLIENT_KEY),
+    "another method on a public path": ({"target": "/health", "method": "POST"}, Reason.TOKEN_MISSING, CLIENT_KEY),
+    "a public path's neighbour": ({"target": "/healthz", "bearer": token()}, Reason.ROUTE_NOT_ALLOWED, CLIENT_KEY),
+    "the folder of public paths": ({"target": "/docs/", "bearer": token()}, Reason.ROUTE_NOT_ALLOWED, CLIENT_KEY),
+}
+
+
+@pytest.mark.parametrize(("asked", "reason", "payer"), ORDER.values(), ids=ORDER.keys())
+async def test_refusal_has_its_reason_and_its_payer(asked: dict[str, Any], reason: Reason, payer: str) -> None:
+    bench = Bench()
+    assert await bench.reason(**asked) is reason
+    assert bench.limiter.spent == [payer]
+
+
+async def test_refusal_stands_also_over_the_quota() -> None:
+    bench = Bench()
+    bench.limiter.outcome = Exceeded("a", 1, ())
+    assert await bench.reason(bearer="x") is Reason.TOKEN_MALFORMED
+    assert await bench.reason(forwarded=None) is Reason.CERTIFICATE_MISSING
+
+
+@pytest.mark.parametrize(("target", "payer"), [("/health?x=1", CLIENT_KEY), ("/docs/a/b", CLIENT_KEY)])
+async def test_public_route_charges_the_client_that_a_certificate_names(target: str, payer: str) -> None:
+    bench = Bench()
+    verdict = await bench.judge(target)
+    assert isinstance(verdict, Allow)
+    assert isinstance(verdict.right, Public)
+    assert bench.limiter.spent == [payer]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"forwarded": None},
+        {"forwarded": xfcc(partner.partner_certificate("other"))},
+        {"forwarded": xfcc().replace("Hash=", "Hash=00")},
+        {"now_us": epoch_us(partner.partner_certificate().parsed.not_valid_after_utc) + 1},
+    ],
+    ids=["no certificate", "unknown", "malformed", "expired"],
+)
+async def test_public_route_charges_the_address_of_everyone_else(asked: dict[str, Any]) -> None:
+    bench = Bench()
+    verdict = await bench.judge("/health", **asked)
+    assert isinstance(verdict, Allow)
+    assert verdict.client is None
+    assert bench.limiter.spent == [ADDRESS_KEY]
+
+
+async def test_public_route_has_a_quota_too() -> None:
+    bench = Bench()
+    for _ in range(21):
+        assert isinstance(await bench.judge("/health", forwarded=None), Allow)
+    assert await bench.reason("/health", forwarded=None) is Reason.QUOTA_EXCEEDED
+    assert isinstance(await bench.judge("/health", forwarded=None, address="192.0.2.8"), Allow)
+
+
+async def test_flood_is_refused_before_any_cryptography() -> None:
+    bench = Bench(policy_document(quotas=[{"name": "q", "requests": 1, "per": "1s"}]))
+    assert isinstance(await bench.judge(bearer=token()), Allow)
+    assert await bench.reason(bearer=token(key=partner.rsa_key("evil"))) is Reason.QUOTA_EXCEEDED
+    assert bench.limiter.spent == [CLIENT_KEY]
+    assert isinstance(await bench.judge(bearer=token(), now_us=NOW_US + SECOND), Allow)
+
+
+async def test_refusal_spends_the_clients_quota() -> None:
+    bench = Bench(policy_document(quotas=[{"name": "q", "requests": 2, "per": "1s"}]))
+    assert await bench.reason() is Reason.TOKEN_MISSING
+    assert await bench.reason("/fhir/Patient/124", bearer=token()) is Reason.PATIENT_MISMATCH
+    assert await bench.reason(bearer=token()) is Reason.QUOTA_EXCEEDED
+
+
+async def test_store_that_does_not_answer_is_the_policys_to_judge() -> None:
+    bench = Bench()
+    bench.limiter.outcome = Unknown("gone")
+    assert await bench.reason(bearer=token()) is Reason.STORE_UNAVAILABLE
+
+
+async def test_certificate_alone_suffices_where_the_policy_says_so() -> None:
+    bench = Bench(policy_document(token={"required": False}, scopes=["system/Patient.rs", "patient/*.rs"]))
+    assert isinstance(await bench.judge("/fhir/Patient/9"), Allow)
+    assert await bench.reason("/fhir/Observation/9") is Reason.SCOPE_MISSING
+    assert await bench.reason("/fhir/Patient/9", bearer="x") is Reason.TOKEN_MALFORMED
+    assert await bench.reason("/fhir/Patient/9", bearer=token(scope="patient/*.rs")) is Reason.PATIENT_MISMATCH
+
+
+# ---- clients without a certificate ----------------------------------------------------------------------------
+
+
+async def test_verified_token_identifies_a_client_without_certificate() -> None:
+    bench = Bench(policy_document(**NONE))
+    verdict = await bench.judge(forwarded=None, bearer=token())
+    assert isinstance(verdict, Allow)
+    assert bench.limiter.spent == [CLIENT_KEY]
+
+
+BY_TOKEN: dict[str, tuple[dict[str, Any], dict[str, Any], Reason]] = {
+    "no token": ({}, {}, Reason.TOKEN_MISSING),
+    "bad signature": ({}, {"bearer": token(key=partner.rsa_key("evil"))}, Reason.TOKEN_SIGNATURE),
+    "expired": ({}, {"bearer": token(exp=1)}, Reason.TOKEN_EXPIRED),
+    "client unknown": ({}, {"bearer": token(client_id="other")}, Reason.CERTIFICATE_MISSING),
+    "bound to a certificate": ({}, {"bearer": token(cnf={"x5t#S256": "A" * 43})}, Reason.TOKEN_BINDING),
+    "issuer not its own": ({"token": {"issuers": ["other"]}}, {"bearer": token()}, Reason.TOKEN_ISSUER),
+    "suspended": ({"suspended": True}, {"bearer": token()}, Reason.CLIENT_SUSPENDED),
+    "unknown certificate besides": ({}, {"bearer": token(), "forwarded": xfcc()}, Reason.CERTIFICATE_UNKNOWN),
+}
+
+
+@pytest.mark.parametrize(("spec", "asked", "reason"), BY_TOKEN.values(), ids=BY_TOKEN.keys())
+async def test_until_its_token_holds_the_address_pays(
+    spec: dict[str, Any], asked: dict[str, Any], reason: Reason
+) -> None:
+    bench = Bench(policy_document(**NONE, **spec))
+    assert await bench.reason(**({"forwarded": None} | asked)) is reason
+    assert bench.limiter.spent == [ADDRESS_KEY]
+
+
+async def test_token_of_a_certificates_client_does_not_pass_without_it() -> None:
+    other = policy_document("other")
+    bench = Bench(policy_document(**NONE), other)
+    assert await bench.reason(forwarded=None, bearer=token(client_id="other")) is Reason.CERTIFICATE_MISSING
+
+
+async def test_address_over_its_quota_gets_no_cryptography() -> None:
+    bench = Bench(policy_document(**NONE))
+    for _ in range(21):
+        assert await bench.reason(forwarded=None, bearer="x") is Reason.TOKEN_MALFORMED
+    assert await bench.reason(forwarded=None, bearer=token()) is Reason.QUOTA_EXCEEDED
+
+
+async def test_client_without_certificate_has_its_own_quota() -> None:
+    bench = Bench(policy_document(**NONE, quotas=[{"name": "q", "requests": 1, "per": "1s"}]))
+    assert isinstance(await bench.judge(forwarded=None, bearer=token()), Allow)
+    assert await bench.reason(forwarded=None, bearer=token()) is Reason.QUOTA_EXCEEDED
+    assert (
+        await bench.reason(forwarded=None, bearer=token(), now_us=NOW_US + SECOND, target="/x")
+        is Reason.ROUTE_NOT_ALLOWED
+    )
+
+
+# ---- tokens are remembered, rules are not -----------------------------------------------------------------------
+
+
+async def test_remembered_token_is_judged_anew_on_every_request() -> None:
+    bench = Bench()
+    bearer = token()
+    assert isinstance(await bench.judge(bearer=bearer), Allow)
+    assert isinstance(await bench.judge(bearer=bearer), Allow)
+    assert bench.service.tokens.hits == 1
+    assert await bench.reason(bearer=bearer, now_us=NOW_US + 631 * SECOND) is Reason.TOKEN_EXPIRED
+    assert await bench.reason("/fhir/Patient/124", bearer=bearer) is Reason.PATIENT_MISMATCH
+    bench.facts = Facts(
+        policies=index([_entry(policy_document(token={"issuers": ["x"]}))], 2), trusted=bench.facts.trusted
+    )
+    assert await bench.reason(bearer=bearer) is Reason.TOKEN_ISSUER
+
+
+async def test_remembered_token_falls_with_its_key() -> None:
+    bench = Bench()
+    bearer = token()
+    assert isinstance(await bench.judge(bearer=bearer), Allow)
+    rotated = partner.jwks(partner.jwk(partner.rsa_key("next"), "k2"))
+    bench.facts = Facts(policies=bench.facts.policies, trusted=trusted(rotated))
+    assert await bench.reason(bearer=bearer) is Reason.TOKEN_KEY_UNKNOWN
+    assert bench.wanted == ["health-auth"]
+    bench.facts = Facts(policies=bench.facts.policies, trusted={partner.ISSUER: Trusted(ISSUER, None)})
+    assert await bench.reason(bearer=bearer) is Reason.ISSUER_UNAVAILABLE
+    bench.facts = Facts(policies=bench.facts.policies, trusted={})
+    assert await bench.reason(bearer=bearer) is Reason.TOKEN_ISSUER
+
+
+async def test_remembered_token_falls_when_keys_are_stale() -> None:
+    bench = Bench()
+    bearer = token(exp=NOW_US // SECOND + 10 * 86_400)
+    assert isinstance(await bench.judge(bearer=bearer), Allow)
+    assert await bench.reason(bearer=bearer, now_us=NOW_US + 86_400 * SECOND) is Reason.ISSUER_UNAVAILABLE
+
+
+async def test_remembered_certificate_is_judged_anew() -> None:
+    bench = Bench()
+    assert isinstance(await bench.judge(bearer=token()), Allow)
+    suspended = _entry(policy_document(suspended=True))
+    bench.facts = Facts(policies=index([suspended], 2), trusted=bench.facts.trusted)
+    assert await bench.reason(bearer=token()) is Reason.CLIENT_SUSPENDED
+    assert bench.service.certificates.hits == 1
+    assert await bench.reason(bearer=token(), forwarded=f"{xfcc()};Hash=x") is Reason.REQUEST_MALFORMED
+
+
+async def test_absent_header_is_not_a_header_that_says_none() -> None:
+    bench = Bench()
+    peer = partner.partner_certificate().encoded
+    assert isinstance(await bench.judge(forwarded=None, peer=peer, bearer=token()), Allow)
+    assert await bench.reason(forwarded="None", peer=peer, bearer=token()) is Reason.REQUEST_MALFORMED
+
+
+# ---- shadow -----------------------------------------------------------------------------------------------------
+
+SHADOW = policy_document(mode="Shadow", quotas=[{"name": "q", "requests": 1, "per": "1s"}])
+PASSES: dict[str, tuple[dict[str, Any], Reason]] = {
+    "token missing": ({}, Reason.TOKEN_MISSING),
+    "token bad": ({"bearer": "x"}, Reason.TOKEN_MALFORMED),
+    "token expired": ({"bearer": token(exp=1)}, Reason.TOKEN_EXPIRED),
+    "token of another": ({"bearer": token(client_id="o")}, Reason.TOKEN_CLIENT),
+    "scope": ({"bearer": token(scope="openid")}, Reason.SCOPE_MISSING),
+    "patient": ({"target": "/fhir/Patient/124", "bearer": token()}, Reason.PATIENT_MISMATCH),
+    "no patient": ({"bearer": token(patient=None)}, Reason.PATIENT_UNKNOWN),
+    "compartment": ({"target": "/fhir/Observation", "bearer": token()}, Reason.COMPARTMENT_UNDECIDABLE),
+    "interaction": ({"target": "/fhir/Patient/$match", "bearer": token()}, Reason.INTERACTION_UNSUPPORTED),
+    "route": ({"target": "/other", "bearer": token()}, Reason.ROUTE_NOT_ALLOWED),
+}
+
+
+@pytest.mark.parametrize(("asked", "reason"), PASSES.values(), ids=PASSES.keys())
+async def test_shadow_lets_pass_and_tells_what_it_would_have_done(asked: dict[str, Any], reason: Reason) -> None:
+    verdict = await Bench(SHADOW).judge(**asked)
+    assert isinstance(verdict, Shadowed)
+    assert verdict.refused.reason is reason
+
+
+async def test_shadow_lets_pass_a_flood_and_a_silent_store() -> None:
+    bench = Bench(SHADOW)
+    assert isinstance(await bench.judge(bearer=token()), Allow)
+    over = await bench.judge(bearer=token())
+    assert isinstance(over, Shadowed)
+    assert over.refused.reason is Reason.QUOTA_EXCEEDED
+    bench.limiter.outcome = Unknown("gone")
+    silent = await bench.judge(bearer=token())
+    assert isinstance(silent, Shadowed)
+    assert silent.refused.reason is Reason.STORE_UNAVAILABLE
+
+
+NEVER: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "path": ({}, {"target": "/fhir/.."}),
+    "malformed": ({}, {"headers": {"authorization": "Bearer a,Bearer b"}}),
+    "certificate missing": ({}, {"forwarded": None}),
+    "certificate unknown": ({}, {"forwarded": xfcc(partner.partner_certificate("other"))}),
+    "revoked": ({"revocation": {"fingerprints": [{"sha256": partner.partner_certificate().fingerprint}]}}, {}),
+    "suspended": ({"suspended": True}, {}),
+    "not in force": ({"validity": {"notAfter": "2026-01-01T00:00:00Z"}}, {}),
+}
+
+
+@pytest.mark.parametrize(("spec", "asked"), NEVER.values(), ids=NEVER.keys())
+async def test_shadow_never_covers_who_calls(spec: dict[str, Any], asked: dict[str, Any]) -> None:
+    bench = Bench(policy_document(mode="Shadow", **spec))
+    assert await bench.reason(**({"bearer": token()} | asked)) in NEVER_SHADOWED
+
+
+async def test_shadow_never_covers_a_conflict_or_an_invalid_policy() -> None:
+    conflict = Bench(SHADOW, SHADOW | {"metadata": {"name": "twin"}})
+    assert await conflict.reason(bearer=token()) is Reason.POLICY_CONFLICT
+    invalid = Bench(policy_document(mode="Shadow", scopes=["bad"]))
+    assert await invalid.reason(bearer=token()) is Reason.POLICY_INVALID
+
+
+def test_every_reason_is_either_shadowed_or_not_by_its_family() -> None:
+    shadowed = {reason for reason in Reason if reason not in NEVER_SHADOWED} - {Reason.ALLOWED}
+    assert {reason.value.split("_")[0] for reason in shadowed} == {
+        "token", "scope", "patient", "compartment", "interaction", "route", "quota", "store", "issuer",
+    }  # fmt: skip
+
+
+# ---- nothing else allows ----------------------------------------------------------------------------------------
+
+
+@given(st.binary())
+async def test_no_byte_string_raises_or_allows(data: bytes) -> None:
+    from authz.core.decide import Verdict
+    from authz.model import Refused
+    from authz.wire import request as wire_request
+
+    bench = Bench()
+    try:
+        request = wire_request.read(data, ClientAddress())
+    except Refused as refused:
+        assert refused.reason is Reason.REQUEST_MALFORMED
+        return
+    verdict: Verdict = await bench.service.judge(request, bench.facts, NOW_US)
+    assert isinstance(verdict, Deny)
+
+
+PIECES = st.sampled_from(
+    ["", "/", "fhir", "Patient", "123", "124", "..", "%2e", "?", "patient=124", "health", ";", "*"]
+)
+
+
+@given(
+    st.lists(PIECES, max_size=8).map("".join),
+    st.sampled_from(["GET", "POST", "PUT", "DELETE", "HEAD", "", "get"]),
+    st.sampled_from([None, "", xfcc(partner.partner_certificate("other")), "Hash=" + "ab" * 32, "x"]),
+    st.sampled_from([None, token(), token(patient="124", scope="system/*.*"), "x"]),
+)
+async def test_without_a_listed_certificate_only_public_routes_open(
+    target: str, method: str, forwarded: str | None, bearer: str | None
+) -> None:
+    bench = Bench()
+    forwarded = "x" if forwarded == "" else forwarded
+    verdict = await bench.judge(target, method, forwarded=forwarded, bearer=bearer)
+    assert isinstance(verdict, Deny) or isinstance(verdict.right, Public)  # type: ignore[union-attr] # no Shadow here

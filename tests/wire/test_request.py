@@ -1,0 +1,139 @@
+"""CheckRequest → Request: both header forms, and nothing that a caller can bend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authz.model import Reason, Refused, Request
+from authz.wire.pb.envoy.service.auth.v3.external_auth_pb2 import CheckRequest
+from authz.wire.request import ClientAddress, read, read_message
+from partner import check_request
+
+PEER = ClientAddress()
+
+
+def with_header_map(*headers: tuple[str, str | bytes]) -> Request:
+    message = check_request(forwarded=None)
+    for name, value in headers:
+        header = message.attributes.request.http.header_map.headers.add()
+        header.key = name
+        if isinstance(value, bytes):
+            header.raw_value = value
+        else:
+            header.value = value
+    return read_message(message, PEER)
+
+
+def test_request_is_what_envoy_saw() -> None:
+    headers = {"x-request-id": "r-1", "if-none-exist": "a=b"}
+    message = check_request("/fhir/Patient?x=1", "POST", headers=headers, bearer="t", forwarded="f", peer="p")
+    assert read(message.SerializeToString(), PEER) == Request(
+        method="POST",
+        target="/fhir/Patient?x=1",
+        host="api.example.org",
+        request_id="r-1",
+        address="192.0.2.7",
+        authorization="Bearer t",
+        forwarded="f",
+        certificate="p",
+        is_overridden=False,
+        is_conditional=True,
+        form=None,
+    )
+
+
+def test_empty_message_is_a_request_without_anything() -> None:
+    request = read(b"", PEER)
+    assert (request.method, request.target, request.authorization, request.forwarded) == ("", "", None, None)
+
+
+def test_both_header_forms_are_read_and_repeats_are_joined() -> None:
+    request = with_header_map(("Authorization", b"Bearer a"), ("authorization", "Bearer b"))
+    assert request.authorization == "Bearer a,Bearer b"
+    message = check_request(bearer="a")
+    header = message.attributes.request.http.header_map.headers.add()
+    header.key, header.value = "authorization", "Bearer b"
+    assert read_message(message, PEER).authorization == "Bearer a,Bearer b"
+    assert with_header_map(("x-forwarded-client-cert", b"\xff")).forwarded == "\u00ff"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["x-http-method-override", "X-HTTP-Method", "x-method-override", "x_http_method_override", "X_Method-Override"],
+)
+def test_method_override_is_seen_in_every_spelling(name: str) -> None:
+    assert with_header_map((name, "PUT")).is_overridden
+    assert read_message(check_request(headers={name: "PUT"}), PEER).is_overridden
+
+
+def test_cgi_spelling_of_other_headers_is_not_the_header() -> None:
+    request = with_header_map(("x_forwarded_client_cert", "Hash=x"), ("if_none_exist", "a"))
+    assert request.forwarded is None
+    assert not request.is_conditional
+
+
+ADDRESSES = [
+    (ClientAddress(), "203.0.113.9", "192.0.2.7"),
+    (ClientAddress(1), "203.0.113.9", "203.0.113.9"),
+    (ClientAddress(1), "10.0.0.1, 203.0.113.9", "203.0.113.9"),
+    (ClientAddress(2), "10.0.0.1, 203.0.113.9, 198.51.100.1", "203.0.113.9"),
+    (ClientAddress(2), "203.0.113.9", "192.0.2.7"),
+    (ClientAddress(1), "", "192.0.2.7"),
+]
+
+
+@pytest.mark.parametrize(("source", "header", "expected"), ADDRESSES)
+def test_address_comes_from_the_trusted_place(source: ClientAddress, header: str, expected: str) -> None:
+    assert read_message(check_request(headers={"x-forwarded-for": header}), source).address == expected
+    assert read_message(check_request(), source).address == "192.0.2.7"
+
+
+FORM = {"content-type": "application/x-www-form-urlencoded"}
+FORMS: dict[str, tuple[dict[str, Any], str | None]] = {
+    "whole": ({"body": "patient=1", "size": 9}, "patient=1"),
+    "raw": ({"raw_body": b"patient=1", "size": 9}, "patient=1"),
+    "with charset": ({"body": "a=b", "size": 3, "type": "application/x-www-form-urlencoded; charset=UTF-8"}, "a=b"),
+    "declared empty": ({"size": 0}, ""),
+    "not sent": ({"size": 9}, None),
+    "cut": ({"body": "patient=1", "size": 20}, None),
+    "of unknown size": ({"body": "patient=1", "size": -1}, None),
+    "declared partial": ({"body": "patient=1", "size": 9, "partial": "true"}, None),
+    "JSON": ({"body": "{}", "size": 2, "type": "application/fhir+json"}, None),
+    "no type": ({"body": "a=b", "size": 3, "type": ""}, None),
+    "bad encoding": ({"body": "a=%z", "size": 4}, None),
+    "with a newline": ({"body": "a=b\n", "size": 4}, None),
+    "not ASCII": ({"raw_body": b"a=\xff", "size": 3}, None),
+}
+
+
+@pytest.mark.parametrize(("given", "expected"), FORMS.values(), ids=FORMS.keys())
+def test_form_counts_only_when_certainly_whole(given: dict[str, Any], expected: str | None) -> None:
+    headers = {"content-type": given.get("type", FORM["content-type"])}
+    if "partial" in given:
+        headers["x-envoy-auth-partial-body"] = given["partial"]
+    message = check_request("/fhir/Observation/_search", "POST", headers=headers)
+    http = message.attributes.request.http
+    http.size = given["size"]
+    http.body = given.get("body", "")
+    http.raw_body = given.get("raw_body", b"")
+    assert read_message(message, PEER).form == expected
+    http.method = "GET"
+    assert read_message(message, PEER).form is None
+
+
+@given(st.binary())
+def test_any_bytes_are_read_or_refused(data: bytes) -> None:
+    try:
+        assert isinstance(read(data, PEER), Request)
+    except Refused as refused:
+        assert refused.reason is Reason.REQUEST_MALFORMED
+
+
+def test_what_is_no_check_request_is_refused() -> None:
+    with pytest.raises(Refused, match="not a CheckRequest"):
+        read(b"\xff", PEER)
+    assert CheckRequest.FromString(b"") == CheckRequest()

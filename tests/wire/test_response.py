@@ -1,0 +1,208 @@
+"""Verdict → CheckResponse: what the caller and the upstream get to see, for every reason."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from authz.core.decide import Allow, Deny, Public, Shadowed
+from authz.core.quota import Exceeded, Level, Unknown, Within
+from authz.model import Claims, Client, Compartment, Confirmation, Fhir, Grant, Reason, Refused
+from authz.policy.smart import parse_scope
+from authz.wire import ratelimit
+from authz.wire.pb.envoy.config.core.v3.base_pb2 import HeaderValueOption
+from authz.wire.pb.envoy.service.auth.v3.external_auth_pb2 import CheckResponse
+from authz.wire.ratelimit import Form
+from authz.wire.reasons import ANSWERS
+from authz.wire.response import IDENTITY_HEADERS, Answered, Style, answer, encode
+
+STYLE = Style(fhir=Fhir("/fhir", Compartment.DENY), form=Form.IETF)
+LEVEL = Level("steady", 21, 2_100_000, 4, 100_001)
+SCOPE = parse_scope("patient/Patient.read")
+assert SCOPE is not None
+CLIENT = Client(id="app", policy="partners/app", scopes=(SCOPE,))
+CLAIMS = Claims("iss", "key", "user-1", "app", ("patient/Patient.read", "x"), "123", 0, None, Confirmation.NONE)
+ALLOW = Allow(Grant(("patient/Patient.read",), "patient/Patient.read"), Within((LEVEL,)), CLIENT, CLAIMS)
+
+# Design §4, reason by reason: status and RFC 6750 error.
+TABLE = {
+    200: "allowed",
+    400: "path_ambiguous request_malformed",
+    401: "token_missing token_malformed token_algorithm token_key_unknown token_signature token_expired "
+    "token_not_yet_valid token_issuer token_audience token_type token_client token_binding token_inactive",
+    403: "certificate_missing certificate_malformed certificate_unknown certificate_revoked certificate_expired "
+    "certificate_not_yet_valid proxy_untrusted client_suspended client_not_valid policy_conflict policy_invalid "
+    "scope_missing patient_unknown patient_mismatch compartment_undecidable interaction_unsupported route_not_allowed",
+    429: "quota_exceeded",
+    503: "store_unavailable issuer_unavailable internal not_ready",
+}
+STATUS = {reason: status for status, reasons in TABLE.items() for reason in reasons.split()}
+
+
+def deny(reason: Reason, target: str = "/other", style: Style = STYLE, **more: Any) -> Answered:
+    quota = more.pop("quota", None)
+    return answer(Deny(Refused(reason, "secret detail", **more), quota), "d1", target, style)
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_status_of_every_reason(reason: Reason) -> None:
+    assert ANSWERS[reason].status == STATUS[reason.value]
+
+
+@pytest.mark.parametrize("reason", [reason for reason in Reason if reason is not Reason.ALLOWED])
+def test_denial_tells_reason_and_decision_and_no_detail(reason: Reason) -> None:
+    problem, outcome = deny(reason), deny(reason, "/fhir/Patient/1")
+    for answered, kind in ((problem, "application/problem+json"), (outcome, "application/fhir+json")):
+        assert answered.response["content-type"] == kind
+        assert answered.response["x-decision-id"] == "d1"
+        assert answered.response["cache-control"] == "no-store"
+        assert "secret" not in answered.body
+        assert answered.upstream == {}
+    body = json.loads(problem.body)
+    assert (body["reason"], body["status"], body["decision_id"]) == (reason.value, STATUS[reason.value], "d1")
+    issue = json.loads(outcome.body)["issue"][0]
+    assert json.loads(outcome.body)["resourceType"] == "OperationOutcome"
+    assert issue["details"]["coding"][0]["code"] == reason.value
+    assert issue["diagnostics"] == "decision d1"
+
+
+@pytest.mark.parametrize("reason", [reason for reason in Reason if reason is not Reason.ALLOWED])
+def test_challenge_of_every_reason(reason: Reason) -> None:
+    challenge = deny(reason).response.get("www-authenticate")
+    if reason is Reason.TOKEN_MISSING:
+        assert challenge == 'Bearer realm="clientpolicy"'
+    elif STATUS[reason.value] == 401:
+        assert challenge is not None
+        assert 'error="invalid_token"' in challenge
+    elif reason is Reason.SCOPE_MISSING:
+        assert challenge is not None
+        assert 'error="insufficient_scope"' in challenge
+    else:
+        assert challenge is None
+
+
+def test_missing_scopes_and_bad_authorization_are_named() -> None:
+    challenge = deny(Reason.SCOPE_MISSING, needed=("patient/Observation.s", "x")).response["www-authenticate"]
+    assert challenge.endswith('scope="patient/Observation.s x"')
+    challenge = deny(Reason.REQUEST_MALFORMED, challenge=True).response["www-authenticate"]
+    assert 'error="invalid_request"' in challenge
+
+
+@pytest.mark.parametrize(
+    ("target", "is_fhir"),
+    [("/fhir", True), ("/fhir/x", True), ("/fhir?x", True), ("/fhirs", False), ("", False), ("/x/fhir/", False)],
+)
+def test_body_speaks_fhir_under_its_base(target: str, *, is_fhir: bool) -> None:
+    kind = "application/fhir+json" if is_fhir else "application/problem+json"
+    assert deny(Reason.INTERNAL, target).response["content-type"] == kind
+
+
+def test_quota_denial_says_when() -> None:
+    exceeded = Exceeded("steady", 1_000_001, (LEVEL._replace(remaining=0),))
+    answered = deny(Reason.QUOTA_EXCEEDED, quota=exceeded)
+    assert answered.response["retry-after"] == "2"
+    assert answered.response["ratelimit"] == '"steady";r=0;t=1'
+    assert json.loads(answered.body)["type"].endswith("#quota-exceeded")
+    assert "retry-after" not in deny(Reason.TOKEN_MISSING, quota=exceeded).response
+
+
+def test_allow_overwrites_or_removes_every_identity_header() -> None:
+    answered = answer(ALLOW, "d1", "/fhir/Patient/123", STYLE)
+    assert answered.status == 200
+    assert answered.upstream == {
+        "x-decision-id": "d1",
+        "x-client-id": "app",
+        "x-client-policy": "partners/app",
+        "x-token-subject": "user-1",
+        "x-patient-id": "123",
+        "x-token-scopes": "patient/Patient.read",
+    }
+    assert answered.response == {
+        "x-decision-id": "d1",
+        "ratelimit-policy": '"steady";q=21;w=2',
+        "ratelimit": '"steady";r=4;t=1',
+    }
+    assert set(IDENTITY_HEADERS) - set(answered.upstream) == {"x-fhir-compartment"}
+    assert "x-fhir-compartment" in answered.remove
+    spellings = ("x_client_id", "x-client_id", "x_client-id", "x_token_scopes", "x_fhir_compartment", "x_decision_id")
+    assert set(spellings) <= set(answered.remove)
+    assert not set(answered.remove) & set(answered.upstream)
+
+
+def test_delegation_is_a_header() -> None:
+    allow = Allow(Grant(("patient/*.rs",), "r", "Patient/123"), Within(()), CLIENT, CLAIMS)
+    assert answer(allow, "d1", "/fhir/Observation/1", STYLE).upstream["x-fhir-compartment"] == "Patient/123"
+
+
+def test_anonymous_allow_claims_nothing() -> None:
+    answered = answer(Allow(Public("GET /health"), Within(()), None, None), "d1", "/health", STYLE)
+    assert answered.upstream == {"x-decision-id": "d1"}
+    assert set(IDENTITY_HEADERS) - set(answered.remove) == {"x-decision-id"}
+
+
+def test_public_allow_of_a_client_names_it_and_no_scopes() -> None:
+    answered = answer(Allow(Public("GET /health"), Within(()), CLIENT, None), "d1", "/health", STYLE)
+    assert answered.upstream == {"x-decision-id": "d1", "x-client-id": "app", "x-client-policy": "partners/app"}
+
+
+def test_shadow_sets_no_header_from_unverified_claims() -> None:
+    refused = Refused(Reason.TOKEN_SIGNATURE)
+    answered = answer(Shadowed(refused, Within(()), CLIENT, None), "d1", "/x", STYLE)
+    assert set(answered.upstream) == {"x-decision-id", "x-client-id", "x-client-policy"}
+    verified = answer(Shadowed(Refused(Reason.PATIENT_MISMATCH), Unknown("x"), CLIENT, CLAIMS), "d1", "/x", STYLE)
+    assert verified.upstream["x-token-scopes"] == "patient/Patient.read"
+    silent = CLAIMS._replace(subject=None, patient=None, scopes=())
+    bare = answer(Shadowed(refused, Within(()), CLIENT, silent), "d1", "/x", STYLE)
+    assert set(bare.upstream) == {"x-decision-id", "x-client-id", "x-client-policy"}
+
+
+def test_upstream_gets_no_credentials_where_so_configured() -> None:
+    style = Style(fhir=STYLE.fhir, form=Form.NONE, remove_authorization=True, remove_xfcc=True)
+    answered = answer(ALLOW, "d1", "/", style)
+    assert {"authorization", "x-forwarded-client-cert"} <= set(answered.remove)
+    assert not {"authorization", "x-forwarded-client-cert"} & set(answer(ALLOW, "d1", "/", STYLE).remove)
+    assert set(answered.response) == {"x-decision-id"}
+
+
+def test_legacy_form_tells_the_limit_that_is_nearest() -> None:
+    far = Level("daily", 1000, 86_400_000_000, 900, 5_000_000)
+    assert ratelimit.fields(Within((far, LEVEL)), Form.LEGACY) == [
+        ("ratelimit-limit", "21"),
+        ("ratelimit-remaining", "4"),
+        ("ratelimit-reset", "1"),
+    ]
+    for quota in (None, Unknown("x"), Within(())):
+        assert ratelimit.fields(quota, Form.IETF) == []
+
+
+def decoded(verdict: Any, target: str = "/fhir/x") -> CheckResponse:
+    return CheckResponse.FromString(encode(answer(verdict, "d1", target, STYLE), verdict, "d1"))
+
+
+def test_allow_on_the_wire() -> None:
+    response = decoded(ALLOW)
+    assert response.status.code == 0
+    ok = response.ok_response
+    assert {option.header.key for option in ok.headers} >= {"x-client-id", "x-patient-id"}
+    for option in (*ok.headers, *ok.response_headers_to_add):
+        assert option.append_action == HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+    assert "x_client_id" in ok.headers_to_remove
+    metadata = {name: value.string_value for name, value in response.dynamic_metadata.fields.items()}
+    assert metadata == {"decision_id": "d1", "reason": "allowed", "client": "app", "policy": "partners/app"}
+
+
+@pytest.mark.parametrize("reason", [reason for reason in Reason if reason is not Reason.ALLOWED])
+def test_denial_on_the_wire(reason: Reason) -> None:
+    response = decoded(Deny(Refused(reason)))
+    assert response.status.code != 0
+    assert response.HasField("denied_response")
+    assert response.denied_response.status.code == STATUS[reason.value]
+    assert response.dynamic_metadata.fields["reason"].string_value == reason.value
+
+
+def test_shadow_on_the_wire_is_ok_and_told_in_the_metadata() -> None:
+    response = decoded(Shadowed(Refused(Reason.SCOPE_MISSING), Within(()), CLIENT, CLAIMS))
+    assert response.HasField("ok_response")
+    assert response.dynamic_metadata.fields["shadow"].string_value == "scope_missing"
