@@ -1,6 +1,7 @@
 """YAML documents with the line of every field, read without surprises.
 
-No tags, no anchors (an alias bomb is a few lines), no repeated keys, no dates: what a person wrote as text stays text.
+No tags, no repeated keys, no dates: what a person wrote as text stays text. Aliases are expanded up to a bound, because
+an alias bomb is a few lines.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import yaml
 
 TEXT_MAX_CHARACTERS: Final = 1_048_576  # what a Kubernetes object may hold
 DEPTH_MAX: Final = 32
+NODES_MAX: Final = 100_000
 _PLAIN_TAGS: Final = frozenset(
     f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "map", "seq", "timestamp")
 )
@@ -81,15 +83,15 @@ def _documents(text: str) -> Iterator[Document]:
 class _Reader:
     def __init__(self, loader: yaml.SafeLoader | yaml.CSafeLoader) -> None:
         self._loader = loader
-        self._seen: set[int] = set()
+        self._nodes = 0
         self.lines: dict[Path, int] = {}
 
     def read(self, node: yaml.Node, path: Path) -> Plain:
         line = node.start_mark.line + 1
         self.lines.setdefault(path, line)
-        if id(node) in self._seen:
-            raise Unreadable(line, "anchors and aliases are not read here; write the value out")
-        self._seen.add(id(node))
+        self._nodes += 1
+        if self._nodes > NODES_MAX:
+            raise Unreadable(line, f"more than {NODES_MAX} values, aliases expanded")
         if len(path) > DEPTH_MAX:
             raise Unreadable(line, f"nested more than {DEPTH_MAX} levels deep")
         if node.tag not in _PLAIN_TAGS:

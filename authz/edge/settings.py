@@ -27,6 +27,7 @@ from authz.core.path import split_target
 from authz.edge.manifests import Unreadable, read_documents
 from authz.edge.overrides import Misconfigured, override
 from authz.model import Compartment, Refused
+from authz.policy import field_errors
 from authz.policy.duration import parse_duration
 from authz.policy.limits import Limit, rate_limit
 
@@ -181,6 +182,14 @@ class IssuerSettings(_Model):
         return self
 
 
+def _issuers_apart(issuers: tuple[IssuerSettings, ...]) -> tuple[IssuerSettings, ...]:
+    for what, values in (("name", [one.name for one in issuers]), ("issuer", [one.issuer for one in issuers])):
+        twice = sorted({value for value in values if values.count(value) > 1})
+        if twice:
+            raise ValueError(f"{what} given twice: {', '.join(twice)}")
+    return issuers
+
+
 class FhirSettings(_Model):
     base_path: Annotated[str, AfterValidator(_base_path)] = "/fhir"
     compartment: Compartment = Compartment.DENY
@@ -225,7 +234,7 @@ class Settings(_Model):
     listen: Listen = Listen()
     policies: PolicySource
     identity: Identity = Identity()
-    issuers: Annotated[tuple[IssuerSettings, ...], Field(max_length=64)] = ()
+    issuers: Annotated[tuple[IssuerSettings, ...], Field(max_length=64), AfterValidator(_issuers_apart)] = ()
     fhir: FhirSettings = FhirSettings()
     public: tuple[Annotated[str, AfterValidator(_public_route)], ...] = (
         "GET /health",
@@ -237,15 +246,6 @@ class Settings(_Model):
     audit: Audit = Audit()
     upstream: Upstream = Upstream()
     shadow: Literal["allow", "forbid"] = "allow"
-
-    @model_validator(mode="after")
-    def _issuers_apart(self) -> Self:
-        for what in ("name", "issuer"):
-            values = [getattr(issuer, what) for issuer in self.issuers]
-            twice = sorted({value for value in values if values.count(value) > 1})
-            if twice:
-                raise ValueError(f"issuers: {what} given twice: {', '.join(twice)}")
-        return self
 
 
 NAMES: Final = {
@@ -280,19 +280,6 @@ def load(path: Path, environment: Mapping[str, str]) -> Settings:
             override(value, environment, NAMES), context={"folder": path.resolve().parent}
         )
     except ValidationError as invalid:
-        raise Misconfigured(
-            tuple(
-                f"{path}: {_key(error['loc'])}: {_message(error['type'], error['msg'])}"
-                for error in invalid.errors(include_url=False, include_context=False, include_input=False)
-            )
-        ) from None
+        mistakes = tuple(f"{path}: {error.place or '.'}: {error.message}" for error in field_errors(invalid))
+        raise Misconfigured(mistakes) from None
     return settings
-
-
-def _key(location: tuple[str | int, ...]) -> str:
-    return re.sub(r"\.\[", "[", ".".join(f"[{part}]" if isinstance(part, int) else part for part in location)) or "."
-
-
-def _message(kind: str, message: str) -> str:
-    wording = {"missing": "required, but not given", "extra_forbidden": "no such key"}
-    return wording.get(kind, message.removeprefix("Value error, "))

@@ -17,6 +17,7 @@ __all__ = [
     "Binding",
     "ClientPolicy",
     "FieldError",
+    "field_errors",
     "Mode",
     "Revocation",
     "Route",
@@ -58,11 +59,15 @@ def parse(document: object) -> ClientPolicy | tuple[FieldError, ...]:
     try:
         return ClientPolicy.model_validate_json(text)
     except ValidationError as invalid:
-        return tuple(
-            FieldError(path=tuple(error["loc"]), message=_wording(error["type"], error["msg"]))
-            for error in invalid.errors(include_url=False, include_context=False, include_input=False)
-        )
+        return field_errors(invalid)
 
 
-def _wording(kind: str, message: str) -> str:
-    return _WORDING.get(kind, message.removeprefix("Value error, "))
+def field_errors(invalid: ValidationError) -> tuple[FieldError, ...]:
+    """Return what is wrong, field by field; a list is not called too short because an item in it was bad."""
+    found = invalid.errors(include_url=False, include_context=False, include_input=False)
+    places = [tuple(error["loc"]) for error in found]
+    return tuple(
+        FieldError(path=place, message=_WORDING.get(error["type"], error["msg"].removeprefix("Value error, ")))
+        for error, place in zip(found, places, strict=True)
+        if error["type"] != "too_short" or not any(other[: len(place)] == place != other for other in places)
+    )

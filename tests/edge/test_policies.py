@@ -80,7 +80,7 @@ def test_replaced_file_of_the_same_size_and_time_applies(folder: Folder) -> None
 
 @pytest.mark.parametrize(
     "text",
-    ["{", "a: b: c", "\x00", "- &a [*a]", "!!python/object:os.system {}", "kind: ClientPolicy\nkind: ClientPolicy"],
+    ["{", "a: b: c", "\x00", "&a [*a]", "!!python/object:os.system {}", "kind: ClientPolicy\nkind: ClientPolicy"],
 )
 def test_file_that_is_no_yaml_keeps_its_last_good_version(folder: Folder, text: str) -> None:
     folder.text(text)
@@ -203,8 +203,12 @@ def test_lines_are_those_of_the_fields() -> None:
 
 
 BAD_YAML = {
-    "alias (its anchor)": ("a: &x [1]\nb: *x", 1),
+    "alias of itself": ("a: &x [*x]", 1),
     "merge": ("a: &x {b: 1}\nc:\n  <<: *x", 3),
+    "alias bomb": (
+        "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9)),
+        1,
+    ),
     "repeated key": ("a: 1\nb: 2\na: 3", 3),
     "key a number": ("1: a", 1),
     "key a list": ("? [a]\n: b", 1),
@@ -226,6 +230,11 @@ def test_unreadable_yaml_names_its_line(text: str, line: int) -> None:
     with pytest.raises(Unreadable) as unreadable:
         read_documents(text)
     assert unreadable.value.line == line
+
+
+def test_aliases_are_expanded() -> None:
+    (document,) = read_documents("a: &x [1, {b: c}]\nd: *x")
+    assert document.value == {"a": [1, {"b": "c"}], "d": [1, {"b": "c"}]}
 
 
 def test_empty_documents_are_left_out() -> None:

@@ -1,0 +1,221 @@
+"""Configuration: defaults as designed, environment over file, and every mistake at once with its key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from authz.assembly import client_address_of, rules_of, style_of
+from authz.edge.overrides import Misconfigured
+from authz.edge.settings import Settings, load
+from authz.model import Compartment
+from authz.wire.request import ClientAddress
+from partner import Site, certificate
+
+MINIMAL: dict[str, Any] = {"policies": {"path": "policies"}}
+ISSUER = {"name": "a", "issuer": "https://a.example.org/", "audiences": ["x"]}
+
+
+def read(folder: Path, environment: dict[str, str] | None = None, **config: Any) -> Settings:
+    (folder / "policies").mkdir(exist_ok=True)
+    file = folder / "authz.yaml"
+    file.write_text(yaml.safe_dump(MINIMAL | config))
+    return load(file, environment or {})
+
+
+def mistakes(folder: Path, environment: dict[str, str] | None = None, **config: Any) -> tuple[str, ...]:
+    with pytest.raises(Misconfigured) as wrong:
+        read(folder, environment, **config)
+    return wrong.value.mistakes
+
+
+def test_defaults_are_the_designs(tmp_path: Path) -> None:
+    settings = read(tmp_path, issuers=[ISSUER])
+    assert settings.listen.grpc == "127.0.0.1:9191"
+    assert settings.listen.ops == "127.0.0.1:9192"
+    assert settings.policies.path == tmp_path / "policies"
+    assert settings.identity.trusted_hops == 1
+    assert settings.fhir.base_path == "/fhir"
+    assert settings.fhir.compartment is Compartment.DENY
+    assert settings.public == ("GET /health", "GET /fhir/metadata", "GET /fhir/.well-known/smart-configuration")
+    assert settings.store.url == "memory://"
+    assert settings.quota.headers == "ietf"
+    assert settings.audit.path == "-"
+    issuer = settings.issuers[0]
+    assert issuer.algorithms == ("RS256", "ES256")
+    assert issuer.leeway_seconds == 30
+    assert issuer.jwks_max_age == 86_400_000_000
+    assert issuer.claims.client == "client_id"
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "policies missing": ({"policies": None}, "policies"),
+    "path missing": ({"policies": {}}, "policies.path: required"),
+    "unknown key": ({"polices": 1}, "polices: no such field"),
+    "source": ({"policies": {"source": "git", "path": "x"}}, "policies.source"),
+    "listen": ({"listen": {"grpc": "9191"}}, "listen.grpc: expected HOST:PORT"),
+    "port": ({"listen": {"ops": "127.0.0.1:70000"}}, "listen.ops: expected HOST:PORT"),
+    "hops without proxies": ({"identity": {"trustedHops": 2}}, "identity: trustedHops above 1 needs trustedProxies"),
+    "no hops": ({"identity": {"trustedHops": 0}}, "identity.trustedHops"),
+    "address source": ({"identity": {"clientAddress": {"from": "header"}}}, "identity.clientAddress.from"),
+    "issuer without audience": ({"issuers": [ISSUER | {"audiences": []}]}, "issuers[0].audiences"),
+    "issuer over http": (
+        {"issuers": [ISSUER | {"issuer": "http://a.example.org"}]},
+        "issuers[0].issuer: expected https",
+    ),
+    "issuer no URL": ({"issuers": [ISSUER | {"issuer": "https://[x"}]}, "issuers[0].issuer: not a URL"),
+    "issuer with credentials": (
+        {"issuers": [ISSUER | {"issuer": "https://u:p@a"}]},
+        "issuers[0].issuer: expected a URL",
+    ),
+    "jwksUri over http": ({"issuers": [ISSUER | {"jwksUri": "http://a/jwks"}]}, "issuers[0].jwksUri: expected https"),
+    "both key sources": (
+        {"issuers": [ISSUER | {"jwksUri": "https://a/jwks", "jwksFile": "x"}]},
+        "issuers[0]: jwksUri and jwksFile exclude each other",
+    ),
+    "HMAC": ({"issuers": [ISSUER | {"algorithms": ["HS256"]}]}, "issuers[0].algorithms[0]: expected one of"),
+    "none": ({"issuers": [ISSUER | {"algorithms": ["none"]}]}, "issuers[0].algorithms[0]: expected one of"),
+    "leeway": ({"issuers": [ISSUER | {"leewaySeconds": 121}]}, "issuers[0].leewaySeconds"),
+    "max age": ({"issuers": [ISSUER | {"jwksMaxAge": "1 day"}]}, "issuers[0].jwksMaxAge: expected a duration"),
+    "max age a number": ({"issuers": [ISSUER | {"jwksMaxAge": 5}]}, "issuers[0].jwksMaxAge: expected a duration"),
+    "issuer twice": ({"issuers": [ISSUER, ISSUER | {"name": "b"}]}, "issuers: issuer given twice"),
+    "issuer name twice": ({"issuers": [ISSUER, ISSUER | {"issuer": "https://b"}]}, "issuers: name given twice: a"),
+    "base path": ({"fhir": {"basePath": "fhir"}}, "fhir.basePath: expected an absolute path"),
+    "base path with dots": ({"fhir": {"basePath": "/a/../b"}}, "fhir.basePath: expected an absolute path"),
+    "compartment": ({"fhir": {"compartment": "allow"}}, "fhir.compartment"),
+    "public without method": ({"public": ["/health"]}, "public[0]: expected METHOD /path"),
+    "public ambiguous": ({"public": ["GET /a/../b"]}, "public[0]"),
+    "public with query": ({"public": ["GET /a?b"]}, "public[0]: a path without query"),
+    "public wildcard inside": ({"public": ["GET /a/*/b"]}, "public[0]: a path without query"),
+    "store": ({"store": {"url": "mysql://x"}}, "store.url: expected a URL that begins with"),
+    "anonymous": ({"quota": {"anonymous": {"requests": 0}}}, "quota.anonymous: requests is from 1"),
+    "headers": ({"quota": {"headers": "x"}}, "quota.headers"),
+    "replicas": ({"quota": {"replicas": 0}}, "quota.replicas"),
+    "shadow": ({"shadow": "never"}, "shadow"),
+}
+
+
+@pytest.mark.parametrize(("config", "expected"), BAD.values(), ids=BAD.keys())
+def test_mistake_is_named_by_its_key(tmp_path: Path, config: dict[str, Any], expected: str) -> None:
+    found = mistakes(tmp_path, **config)
+    assert len(found) == 1
+    assert found[0].startswith(f"{tmp_path / 'authz.yaml'}: {expected}")
+
+
+def test_all_mistakes_come_at_once(tmp_path: Path) -> None:
+    assert len(mistakes(tmp_path, listen={"grpc": "x"}, store={"url": "x"}, shadow="x", nonsense=1)) == 4
+
+
+@pytest.mark.parametrize("text", ["[", "- a", "a: 1\n---\nb: 2", "a: !x 1"])
+def test_file_that_is_no_map_is_named(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "authz.yaml"
+    file.write_text(text)
+    with pytest.raises(Misconfigured, match=str(file)):
+        load(file, {})
+
+
+def test_missing_or_binary_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured, match="No such file"):
+        load(tmp_path / "none.yaml", {})
+    (tmp_path / "b.yaml").write_bytes(b"\xff")
+    with pytest.raises(Misconfigured, match="UTF-8"):
+        load(tmp_path / "b.yaml", {})
+
+
+def test_empty_file_needs_only_what_is_required(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("")
+    with pytest.raises(Misconfigured, match="policies: required"):
+        load(tmp_path / "a.yaml", {})
+    assert load(tmp_path / "a.yaml", {"CLIENTPOLICY_POLICIES__PATH": "p"}).policies.path == tmp_path / "p"
+
+
+def test_environment_overrides_any_key_and_makes_parents(tmp_path: Path) -> None:
+    settings = read(
+        tmp_path,
+        {
+            "CLIENTPOLICY_STORE__URL": "redis://h:6379/0",
+            "CLIENTPOLICY_FHIR__BASE_PATH": "/r4",
+            "CLIENTPOLICY_IDENTITY__TRUSTEDHOPS": "2",
+            "CLIENTPOLICY_IDENTITY__TRUSTED_PROXIES": "[spiffe://a, spiffe://b]",
+            "CLIENTPOLICY_ISSUERS__0__LEEWAY_SECONDS": "5",
+            "CLIENTPOLICY_ISSUERS__1": "{name: b, issuer: 'https://b', audiences: [x]}",
+            "CLIENTPOLICY_UPSTREAM__REMOVE_XFCC": "true",
+            "CLIENTPOLICY_STORE__PREFIX": "12",
+            "OTHER": "x",
+        },
+        issuers=[ISSUER],
+    )
+    assert settings.store.url == "redis://h:6379/0"
+    assert settings.store.prefix == "12"
+    assert settings.fhir.base_path == "/r4"
+    assert settings.identity.trusted_hops == 2
+    assert settings.identity.trusted_proxies == ("spiffe://a", "spiffe://b")
+    assert [issuer.name for issuer in settings.issuers] == ["a", "b"]
+    assert settings.issuers[0].leeway_seconds == 5
+    assert settings.upstream.remove_xfcc
+
+
+@pytest.mark.parametrize(
+    "name", ["CLIENTPOLICY_ISSUERS__5__NAME", "CLIENTPOLICY_ISSUERS__X", "CLIENTPOLICY_SHADOW__A", "CLIENTPOLICY_"]
+)
+def test_variable_that_names_no_place_is_a_mistake(tmp_path: Path, name: str) -> None:
+    found = mistakes(tmp_path, {name: "x"}, issuers=[ISSUER], shadow="forbid")
+    assert name in found[0]
+
+
+def test_variable_that_is_no_yaml_is_a_mistake(tmp_path: Path) -> None:
+    assert "CLIENTPOLICY_PUBLIC" in mistakes(tmp_path, {"CLIENTPOLICY_PUBLIC": "[a"})[0]
+    assert "polcies" in mistakes(tmp_path, {"CLIENTPOLICY_POLCIES__X": "1"})[0]
+
+
+def test_files_that_the_settings_name_are_read_and_told_all_at_once(tmp_path: Path) -> None:
+    (tmp_path / "bad.pem").write_text("not PEM")
+    (tmp_path / "empty.json").write_text('{"keys": []}')
+    settings = read(
+        tmp_path,
+        policies={"path": "nowhere"},
+        identity={"clientCa": "bad.pem"},
+        listen={"tls": {"cert": "bad.pem", "key": "bad.pem", "clientCa": "none.pem"}},
+        issuers=[
+            ISSUER | {"jwksFile": "none.json"},
+            ISSUER | {"name": "b", "issuer": "https://b", "jwksFile": "empty.json"},
+        ],
+    )
+    with pytest.raises(Misconfigured) as wrong:
+        rules_of(settings, tmp_path)
+    found = wrong.value.mistakes
+    keys = [mistake.split(": ")[0] for mistake in found]
+    assert keys == [
+        "identity.clientCa",
+        "listen.tls.cert",
+        "listen.tls.key",
+        "listen.tls.clientCa",
+        "policies.path",
+        "issuers[0].jwksFile",
+        "issuers[1].jwksFile",
+    ]
+    assert all(str(tmp_path) in mistake for mistake in found)
+    assert not any("not PEM" in mistake for mistake in found)
+
+
+def test_rules_and_style_are_what_the_settings_say(site: Site) -> None:
+    (site.folder / "ca.pem").write_text(certificate("CA", is_ca=True).pem)
+    settings = load(
+        site.write(
+            public=["GET /health", "GET /docs/*"],
+            fhir={"basePath": "/r4/", "compartment": "delegate"},
+            identity={"clientAddress": {"from": "x-forwarded-for", "trustedHops": 2}},
+            upstream={"removeAuthorization": True},
+            quota={"headers": "legacy"},
+        ),
+        {},
+    )
+    rules, style = rules_of(settings, site.folder), style_of(settings)
+    assert len(rules.authorities) == 1
+    assert rules.public.match("GET", "/docs/x")
+    assert rules.fhir == style.fhir == ("/r4", Compartment.DELEGATE)
+    assert style.remove_authorization
+    assert client_address_of(settings) == ClientAddress(2)
