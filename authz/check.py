@@ -15,6 +15,7 @@ from authz.assembly import client_address_of, rules_of, style_of
 from authz.core.decide import Deny, Shadowed, Verdict
 from authz.core.grant import held
 from authz.core.quota import Exceeded, Within
+from authz.core.reasons import ANSWERS
 from authz.edge.keys import KeyRing
 from authz.edge.policies import PolicyFolder
 from authz.edge.settings import Settings, load
@@ -25,7 +26,6 @@ from authz.service import Facts, Rules, Service
 from authz.wire import request as wire_request
 from authz.wire.pb.envoy.service.auth.v3.external_auth_pb2 import CheckRequest
 from authz.wire.ratelimit import retry_after_s
-from authz.wire.reasons import ANSWERS
 from authz.wire.response import Style, answer, reason_of
 
 

@@ -76,9 +76,9 @@ def _serve(parsed: argparse.Namespace) -> int:
 
 def _check(parsed: argparse.Namespace) -> int:
     from authz.check import BadRequests, check, read_requests  # noqa: PLC0415
-    from authz.wire.pb.envoy.service.auth.v3.external_auth_pb2 import CheckRequest  # noqa: PLC0415
     from authz.edge import clock  # noqa: PLC0415
     from authz.edge.overrides import Misconfigured  # noqa: PLC0415
+    from authz.wire.pb.envoy.service.auth.v3.external_auth_pb2 import CheckRequest  # noqa: PLC0415
 
     try:
         requests: list[CheckRequest] = []

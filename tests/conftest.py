@@ -3,11 +3,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-from hypothesis import settings
-
 import partner
+import pytest
 import redis_server
+from hypothesis import settings
 
 # The machine is shared: an example that takes long is no failure.
 settings.register_profile("default", deadline=None)

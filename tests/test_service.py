@@ -18,11 +18,11 @@ from authz.core.quota import Exceeded, Unknown, Within
 from authz.core.roster import Entry, enlist, enlist_invalid, index
 from authz.edge.store.limiter import Limiter
 from authz.edge.store.memory import MemoryStore
-from authz.model import Compartment, Fhir, Issuer, Reason, Trusted
+from authz.model import Compartment, Fhir, Issuer, Reason, Refused, Trusted
 from authz.policy import ClientPolicy, parse
 from authz.policy.limits import Limit, rate_limit
 from authz.service import Facts, Rules, Service
-from authz.wire.request import ClientAddress, read_message
+from authz.wire.request import ClientAddress, read, read_message
 
 SECOND = 1_000_000
 ISSUER = Issuer(
@@ -43,7 +43,7 @@ RULES = Rules(
     public=PublicRoutes(exact=frozenset({("GET", "/health")}), below=(("GET", "/docs/"),)),
     anonymous=(rate_limit(name="anonymous", requests=10, per_us=SECOND, burst=20),),
 )
-NONE = {"certificate": {"source": "None"}}
+NONE: dict[str, Any] = {"certificate": {"source": "None"}}
 
 
 class Spy:
@@ -427,13 +427,9 @@ def test_every_reason_is_either_shadowed_or_not_by_its_family() -> None:
 
 @given(st.binary())
 async def test_no_byte_string_raises_or_allows(data: bytes) -> None:
-    from authz.core.decide import Verdict
-    from authz.model import Refused
-    from authz.wire import request as wire_request
-
     bench = Bench()
     try:
-        request = wire_request.read(data, ClientAddress())
+        request = read(data, ClientAddress())
     except Refused as refused:
         assert refused.reason is Reason.REQUEST_MALFORMED
         return

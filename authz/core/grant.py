@@ -102,7 +102,8 @@ def _by_scope(
             return Grant(scopes.texts, free[0][0].text)
         if not any(scope.context is Context.PATIENT for found in covering for scope in found):
             raise _scope_missing(unreached, claims)
-    return _within_patient(asked, parameters, scopes, claims, rule, covering[0][0].text)
+    delegated = _within_patient(asked, parameters, claims, rule)
+    return Grant(scopes.texts, covering[0][0].text, delegated)
 
 
 def _covering(need: Need, asked: Interaction, parameters: Parameters, scopes: tuple[Scope, ...]) -> list[Scope]:
@@ -120,26 +121,19 @@ def _covers(scope: Scope, need: Need) -> bool:
     return scope.resource_type in ("*", need.resource_type) and need.letter in scope.letters
 
 
-def _within_patient(
-    asked: Interaction,
-    parameters: Parameters,
-    scopes: Effective,
-    claims: Claims | None,
-    rule: Compartment,
-    granted_by: str,
-) -> Grant:
+def _within_patient(asked: Interaction, parameters: Parameters, claims: Claims | None, rule: Compartment) -> str | None:
+    """Return None for a request that stays within the token's patient, or the compartment for the server to enforce."""
     patient = claims.patient if claims is not None else None
     if patient is None:
         raise Refused(Reason.PATIENT_UNKNOWN, "only patient/ scopes, and the token names no patient")
-    match compartment.locate(asked, parameters, patient):
-        case Finding.WITHIN:
-            return Grant(scopes.texts, granted_by)
-        case Finding.OUTSIDE:
-            raise Refused(Reason.PATIENT_MISMATCH, "the request names another patient than the token")
-        case Finding.UNDECIDABLE if rule is Compartment.DELEGATE:
-            return Grant(scopes.texts, granted_by, f"Patient/{patient}")
-        case Finding.UNDECIDABLE:
-            raise Refused(Reason.COMPARTMENT_UNDECIDABLE, "nothing proves that the request stays within the patient")
+    found = compartment.locate(asked, parameters, patient)
+    if found is Finding.OUTSIDE:
+        raise Refused(Reason.PATIENT_MISMATCH, "the request names another patient than the token")
+    if found is Finding.WITHIN:
+        return None
+    if rule is Compartment.DELEGATE:
+        return f"Patient/{patient}"
+    raise Refused(Reason.COMPARTMENT_UNDECIDABLE, "nothing proves that the request stays within the patient")
 
 
 def _scope_missing(missing: tuple[Need, ...], claims: Claims | None) -> Refused:

@@ -17,8 +17,8 @@ from urllib.parse import unquote_plus
 from authz.core import grant
 from authz.core.decide import Allow, Deny, Shadowed, Verdict
 from authz.core.quota import Exceeded, Within
+from authz.core.reasons import ANSWERS
 from authz.model import Grant, Request
-from authz.wire.reasons import ANSWERS
 
 LINES_MAX: Final = 65_536  # some 40 MB; at 1,000 decisions a second a minute of a reader that stands still
 _TEXT_MAX: Final = 1_024

@@ -17,12 +17,12 @@ __all__ = [
     "Binding",
     "ClientPolicy",
     "FieldError",
-    "field_errors",
     "Mode",
     "Revocation",
     "Route",
     "Source",
     "Validity",
+    "field_errors",
     "parse",
 ]
 

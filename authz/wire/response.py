@@ -16,12 +16,12 @@ from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 from authz.core import grant
 from authz.core.decide import Allow, Deny, Shadowed, Verdict
 from authz.core.quota import Exceeded
+from authz.core.reasons import ANSWERS
 from authz.model import Fhir, Grant, Reason, Refused
 from authz.wire import ratelimit
 from authz.wire.pb.envoy.config.core.v3.base_pb2 import HeaderValueOption
 from authz.wire.pb.envoy.service.auth.v3.external_auth_pb2 import CheckResponse
 from authz.wire.ratelimit import Form
-from authz.wire.reasons import ANSWERS
 
 # gRPC codes by HTTP status (google.rpc.Code); Envoy looks only at whether it is OK.
 _CODES: Final = {400: 3, 401: 16, 403: 7, 429: 8, 503: 14}

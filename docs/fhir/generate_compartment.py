@@ -7,9 +7,9 @@ Usage:
                                                                 compartmentdefinition-patient.json and
                                                                 search-parameters.json of FHIR R4 (4.0.1)
 
-The compartment definition names, for each type, the parameters whose reference puts a resource into the compartment. Many
-types have a second parameter for the same element: `Observation.subject` is searched by `subject` and, restricted to
-patients, by `patient`, which is what apps send; for Condition the definition names the one and apps send the other.
+The compartment definition names, for each type, the parameters whose reference puts a resource into the compartment.
+Many types have a second parameter for the same element: `Observation.subject` is searched by `subject` and, restricted
+to patients, by `patient`, which is what apps send; for Condition the definition names the one and apps send the other.
 Such a twin reads the same element, so it is taken in when all its elements are the definition's.
 """
 
@@ -65,7 +65,7 @@ def facts(compartment: Path, parameters: Path) -> Table:
 
 
 def targets(parameter: dict[str, object], kind: str) -> list[str]:
-    """Return the types that a parameter of `kind` may refer to; a restriction in its expression goes before the list."""
+    """Return the types that a parameter of `kind` may refer to; a restriction in its expression goes first."""
     restrictions = set(elements(str(parameter["expression"]), kind).values())
     if restrictions and None not in restrictions:
         return sorted(str(one) for one in restrictions)

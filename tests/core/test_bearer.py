@@ -11,12 +11,12 @@ import partner
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from partner import NOW_US, claims, ec_key, jwk, raw_token, rsa_key, token
 
 from authz.core import bearer
 from authz.core.jwks import read_keys
 from authz.model import Claims, Client, Confirmation, Issuer, KeyUnknown, Reason, Refused, Trusted
 from authz.policy import Binding
-from partner import NOW_US, claims, ec_key, jwk, raw_token, rsa_key, token
 
 RS = {"alg": "RS256", "kid": "k1"}
 LATER_US = NOW_US + 86_400_000_000

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from partner import policy_document
 
 from authz.core import grant
 from authz.core.path import split_target
 from authz.model import Claims, Client, Compartment, Confirmation, Fhir, Grant, Reason, Refused, Request
 from authz.policy import ClientPolicy, parse
 from authz.policy.smart import parse_scope
-from partner import policy_document
 
 EVERYTHING = ("patient/*.cruds", "user/*.cruds", "system/*.cruds")
 
@@ -282,6 +282,13 @@ def test_scope_opens_what_it_says(line: str, scopes: list[str], missing: str | N
         decide(line, *scopes)
     assert refused.value.reason is Reason.SCOPE_MISSING
     assert " ".join(refused.value.needed) == missing
+
+
+def test_include_beyond_the_system_scope_falls_back_to_the_patients_compartment() -> None:
+    scopes = ("system/Observation.rs", "patient/Observation.rs")
+    line = "GET /fhir/Observation?patient=123&_include=Observation:subject"
+    assert reason(line, *scopes) is Reason.COMPARTMENT_UNDECIDABLE
+    assert decide(line, *scopes, compartment=Compartment.DELEGATE).compartment == "Patient/123"
 
 
 def test_without_a_patient_the_challenge_asks_for_a_system_scope() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import partner
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from partner import ec_key, jwk, rsa_key
 
@@ -81,6 +81,7 @@ LEFT_OUT = {
     "point not on the curve": jwk(ec_key(), "x") | {"y": jwk(ec_key("second"), "x")["y"]},
     "coordinates cut": jwk(ec_key(), "x") | {"x": "AA"},
     "OKP without x": {"kty": "OKP", "crv": "Ed25519"},
+    "curve without a JWT algorithm of ours": json.loads(OKPAlgorithm.to_jwk(ed448.Ed448PrivateKey.generate().public_key())),
     "not an object": "key",
 }
 

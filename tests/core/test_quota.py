@@ -8,10 +8,10 @@ from fractions import Fraction
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from partner import NOW_US
 
 from authz.core.quota import Exceeded, Level, State, Within, expires_us, level_of, share, spend, window
 from authz.policy.limits import Calendar, CalendarLimit, Limit, RateLimit, calendar_limit, rate_limit
-from partner import NOW_US
 
 SECOND = 1_000_000
 NGINX = rate_limit(name="steady", requests=10, per_us=SECOND, burst=20)

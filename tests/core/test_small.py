@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from partner import partner_certificate, policy_document
 
 from authz.core.address import quota_key
 from authz.core.compartment_r4 import PATIENT_COMPARTMENT
@@ -18,7 +19,6 @@ from authz.core.quota import Unknown, Within
 from authz.core.roster import Entry, enlist, enlist_invalid, index
 from authz.model import Grant, Reason, Refused, Standing
 from authz.policy import ClientPolicy, Source, parse
-from partner import partner_certificate, policy_document
 
 ROOT = Path(__file__).resolve().parents[2]
 

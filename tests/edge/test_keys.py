@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from partner import jwk, rsa_key
+from partner import jwks as jwks_document
 
 from authz.core import jwks
 from authz.edge import keys as edge_keys
 from authz.edge.keys import IssuerKeys, KeyRing
 from authz.edge.settings import IssuerSettings
-from partner import jwk, rsa_key
-from partner import jwks as jwks_document
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -247,8 +247,8 @@ async def test_recorded_requests_see_keys_of_their_own_time(ring: KeyRing) -> No
     assert not trusted.keys.is_stale(5)
 
 
-def test_scope_and_scp_count_where_nobody_chose_a_claim(issuer_url: str = "https://a") -> None:
-    base = {"name": "a", "issuer": issuer_url, "audiences": ["x"]}
+def test_scope_and_scp_count_where_nobody_chose_a_claim() -> None:
+    base = {"name": "a", "issuer": "https://a", "audiences": ["x"]}
     chosen = base | {"claims": {"scope": "permissions"}}
     assert edge_keys.issuer_of(IssuerSettings.model_validate(base)).scope_claims == ("scope", "scp")
     assert edge_keys.issuer_of(IssuerSettings.model_validate(chosen)).scope_claims == ("permissions",)

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
+from partner import CLIENT_ID, Site, partner_certificate, policy_document
 
 from authz.edge.manifests import TEXT_MAX_CHARACTERS, Unreadable, read_documents
 from authz.edge.policies import PolicyFolder
 from authz.lint import lint
 from authz.model import Client, Policies, Standing
-from partner import CLIENT_ID, Site, partner_certificate, policy_document
 
 MINE = partner_certificate().fingerprint
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import yaml
+from partner import Site, certificate
 
 from authz.assembly import client_address_of, rules_of, style_of
 from authz.edge.overrides import Misconfigured
 from authz.edge.settings import Settings, load
 from authz.model import Compartment
 from authz.wire.request import ClientAddress
-from partner import Site, certificate
 
 MINIMAL: dict[str, Any] = {"policies": {"path": "policies"}}
 ISSUER = {"name": "a", "issuer": "https://a.example.org/", "audiences": ["x"]}

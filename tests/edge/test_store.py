@@ -10,7 +10,9 @@ from uuid import uuid4
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from partner import NOW_US
 from redis import Redis
+from redis_server import RedisServer, free_port
 
 from authz.core.quota import Exceeded, State, Unknown, Within, share, spend
 from authz.edge.store import Store
@@ -18,8 +20,6 @@ from authz.edge.store.limiter import Limiter, open_store
 from authz.edge.store.memory import MemoryStore
 from authz.edge.store.redis import RedisStore
 from authz.policy.limits import Calendar, Limit, OnStoreFailure, calendar_limit, rate_limit
-from partner import NOW_US
-from redis_server import RedisServer, free_port
 
 SECOND = 1_000_000
 STEADY = rate_limit(name="steady", requests=10, per_us=3600 * SECOND, burst=4)
@@ -146,7 +146,7 @@ def test_script_and_model_agree_call_for_call(
 
 def read(redis: RedisServer, key: str) -> tuple[bytes | None, int]:
     with Redis.from_url(redis.url) as plain:
-        return plain.get(key), plain.pttl(key)  # type: ignore[return-value] # the synchronous client
+        return plain.get(key), plain.pttl(key)
 
 
 async def test_denial_writes_no_byte_and_extends_no_life(redis: RedisServer) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from partner import policy_document
 
 from authz.policy import ClientPolicy, FieldError, Mode, Source, parse
 from authz.policy.limits import OnStoreFailure
-from partner import policy_document
 
 FULL: dict[str, Any] = {
     "clientId": "trusted-partner-app",

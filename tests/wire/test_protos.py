@@ -6,8 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from authz.wire.pb.envoy.service.auth.v3.external_auth_pb2 import CheckRequest
 from partner import check_request
+
+from authz.wire.pb.envoy.service.auth.v3.external_auth_pb2 import CheckRequest
 
 ROOT = Path(__file__).resolve().parents[2]
 GENERATED = ROOT / "authz" / "wire" / "pb"

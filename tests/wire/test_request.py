@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from partner import check_request
 
 from authz.model import Reason, Refused, Request
 from authz.wire.pb.envoy.service.auth.v3.external_auth_pb2 import CheckRequest
 from authz.wire.request import ClientAddress, read, read_message
-from partner import check_request
 
 PEER = ClientAddress()
 

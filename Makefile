@@ -1,0 +1,52 @@
+# What a newcomer, a developer and CI type. Everything lives in .venv and build/.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := deploy/requirements/dev.txt
+STAMP := $(VENV)/.installed
+
+.PHONY: demo setup test check format lint types layers protos lock bench clean
+
+demo: setup ## watch every request of the walk-through answered as it should
+	$(BIN)/clientpolicy demo
+
+setup: $(STAMP) ## the environment only; leaves .venv/bin/clientpolicy
+
+$(STAMP): $(LOCK) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; try: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r $(LOCK)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+test: setup ## all tests, on a real Redis and a real Envoy; core and wire covered branch by branch
+	@./tests/programs
+	$(BIN)/coverage run -m pytest $(TESTS)
+	$(BIN)/coverage report --include='authz/core/*,authz/wire/*' --fail-under=100 --skip-covered
+
+check: setup format lint types layers test ## what CI runs
+
+format: setup
+	$(BIN)/ruff format --check .
+
+lint: setup
+	$(BIN)/ruff check .
+
+types: setup
+	$(BIN)/mypy
+
+layers: setup
+	$(BIN)/lint-imports
+
+protos: setup ## regenerate authz/wire/pb from protos/
+	$(BIN)/python protos/generate.py
+
+lock: setup ## renew the lock after a change of pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 pyproject.toml --extra demo --group dev --output-file $(LOCK)
+
+bench: setup ## CPU and latency of a Check beside an empty gRPC server, in one run
+	$(BIN)/python benchmarks/check.py
+
+clean:
+	rm -rf $(VENV) build .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
