@@ -46,7 +46,7 @@ lock: setup ## renew the lock after a change of pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 pyproject.toml --extra demo --group dev --output-file $(LOCK)
 
 bench: setup ## CPU and latency of a Check beside an empty gRPC server, in one run
-	$(BIN)/python benchmarks/check.py
+	$(BIN)/python tests/bench/check.py
 
 clean:
 	rm -rf $(VENV) build .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

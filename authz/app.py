@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -14,7 +13,7 @@ from watchfiles import awatch
 
 from authz.assembly import client_address_of, rules_of, style_of
 from authz.core.decide import Deny, Verdict
-from authz.edge import clock
+from authz.edge import chance, clock
 from authz.edge.audit import AuditLog, record
 from authz.edge.keys import KeyRing
 from authz.edge.metrics import Decisions, Readings
@@ -65,7 +64,7 @@ class Authz:
             raise NotReady
         started_ns = clock.elapsed_ns()
         now_us = clock.now_us()
-        decision_id = os.urandom(16).hex()
+        decision_id = chance.decision_id()
         request: Request | None = None
         verdict: Verdict | None = None
         try:

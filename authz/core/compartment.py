@@ -70,34 +70,37 @@ def _within_patient(interaction: Interaction, parameters: Parameters, patient: s
 
 def _search(interaction: Interaction, parameters: Parameters, patient: str) -> Finding:
     pins = _PINS.get(interaction.resource_type, {})
-    pinned = any(_pins(name, pins, parameters, patient) for name in pins)
+    pinned = any(
+        _pins(name, pins, parameters, patient) for name in {item.name for item in parameters.items} & pins.keys()
+    )
     certain = Finding.WITHIN if pinned and interaction.is_readable else Finding.UNDECIDABLE
     return max(certain, _narrowing(parameters, pins, patient))
 
 
 def _pins(name: str, pins: Pins, parameters: Parameters, patient: str) -> bool:
-    values = parameters.values(name)
-    return bool(values) and all(
-        _read(one, pins[name], patient) is _Match.PATIENT for value in values for one in value.split(",")
+    return all(
+        _read(one, pins[name], patient) is _Match.PATIENT
+        for value in parameters.values(name)
+        for one in value.split(",")
     )
 
 
 def _narrowing(parameters: Parameters, pins: Pins, patient: str) -> Finding:
     """Return WITHIN if no parameter can widen the result or lead to another patient."""
-    lowered = {name.lower() for name in pins}
-    return max(
-        Finding.UNDECIDABLE if parameters.is_ambiguous else Finding.WITHIN,
-        *(_of_parameter(item, pins, lowered, patient) for item in parameters.items),
-        Finding.WITHIN,
-    )
+    found = Finding.UNDECIDABLE if parameters.is_ambiguous else Finding.WITHIN
+    for item in parameters.items:
+        one = _of_parameter(item, pins, patient)
+        found = max(found, one)
+    return found
 
 
-def _of_parameter(item: Parameter, pins: Pins, lowered: set[str], patient: str) -> Finding:
-    if item.code.lower() in WIDENING or "." in item.name:
+def _of_parameter(item: Parameter, pins: Pins, patient: str) -> Finding:
+    code = item.code.lower()
+    if code in WIDENING or "." in item.name:
         return Finding.UNDECIDABLE
     if item.code not in pins:
-        # A server that ignores case would read this as a second value of the pin.
-        return Finding.UNDECIDABLE if item.code.lower() in lowered else Finding.WITHIN
+        # A server that ignores case would read this as a second value of the pin; all pins are lower case.
+        return Finding.UNDECIDABLE if code in pins else Finding.WITHIN
     if item.name != item.code:
         return Finding.UNDECIDABLE
     return _of_values(_read(one, pins[item.code], patient) for one in item.value.split(","))

@@ -85,36 +85,39 @@ def _by_scope(
     asked: Interaction, parameters: Parameters, scopes: Effective, claims: Claims | None, rule: Compartment
 ) -> Grant:
     covering = [_covering(need, asked, parameters, scopes.clinical) for need in asked.needs]
-    missing = tuple(need for need, found in zip(asked.needs, covering, strict=True) if not found)
-    if missing:
+    if not all(covering):
+        missing = tuple(need for need, found in zip(asked.needs, covering, strict=True) if not found)
         raise _scope_missing(missing, claims)
-    free = [[scope for scope in found if scope.context is not Context.PATIENT] for found in covering]
-    if all(free):
-        unreached = tuple(
-            need
-            for need in interaction.reached(parameters)
-            if not any(
-                scope.context is not Context.PATIENT and not scope.filters and _covers(scope, need)
-                for scope in scopes.clinical
-            )
-        )
+    if all(any(scope.context is not Context.PATIENT for scope in found) for found in covering):
+        unreached = _unreached(parameters, scopes.clinical)
         if not unreached:
-            return Grant(scopes.texts, free[0][0].text)
+            return Grant(scopes.texts, covering[0][0].text)
         if not any(scope.context is Context.PATIENT for found in covering for scope in found):
             raise _scope_missing(unreached, claims)
     delegated = _within_patient(asked, parameters, claims, rule)
     return Grant(scopes.texts, covering[0][0].text, delegated)
 
 
+def _unreached(parameters: Parameters, scopes: tuple[Scope, ...]) -> tuple[Need, ...]:
+    """Return what includes and chains reach beyond the user/ and system/ scopes."""
+    whole = [scope for scope in scopes if scope.context is not Context.PATIENT and not scope.filters]
+    return tuple(need for need in interaction.reached(parameters) if not any(_covers(scope, need) for scope in whole))
+
+
 def _covering(need: Need, asked: Interaction, parameters: Parameters, scopes: tuple[Scope, ...]) -> list[Scope]:
-    searches = asked.kind in (interaction.Kind.SEARCH, interaction.Kind.COMPARTMENT_SEARCH)
-    carried = {(item.name, item.value) for item in parameters.items if " " not in item.value}
     return [
         scope
         for scope in scopes
-        if _covers(scope, need)
-        and (not scope.filters or (searches and need.letter == "s" and scope.filters <= carried))
+        if _covers(scope, need) and (not scope.filters or _carries(scope.filters, need, asked, parameters))
     ]
+
+
+def _carries(filters: frozenset[tuple[str, str]], need: Need, asked: Interaction, parameters: Parameters) -> bool:
+    """Return whether a search carries all the parameters that a scope is limited to."""
+    if need.letter != "s" or asked.kind not in (interaction.Kind.SEARCH, interaction.Kind.COMPARTMENT_SEARCH):
+        return False
+    # A space may have been a plus: two readings, so it carries nothing.
+    return filters <= {(item.name, item.value) for item in parameters.items if " " not in item.value}
 
 
 def _covers(scope: Scope, need: Need) -> bool:

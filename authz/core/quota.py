@@ -70,30 +70,35 @@ def spend(
 ) -> tuple[Within | Exceeded, State | None]:
     """Return the outcome of one call, and the new state; None where it is unchanged because the call was refused."""
     charged: dict[str, Mark] = {}
+    levels: list[Level] = []
     binding, wait_us = "", 0
     for limit in limits:
-        mark, limit_wait_us = _charge(limit, state.get(limit.name), now_us, cost)
-        charged[limit.name] = mark
+        name = limit.name
+        mark, level, limit_wait_us = _charge(limit, state.get(name), now_us, cost)
+        charged[name] = mark
+        levels.append(level)
         if limit_wait_us > wait_us:
-            binding, wait_us = limit.name, limit_wait_us
+            binding, wait_us = name, limit_wait_us
     if not wait_us:
-        return Within(tuple(level_of(limit, charged[limit.name], now_us) for limit in limits)), charged
-    held = (_charge(limit, state.get(limit.name), now_us, 0)[0] for limit in limits)
-    return Exceeded(binding, wait_us, tuple(map(level_of, limits, held, (now_us for _ in limits)))), None
+        return Within(tuple(levels)), charged
+    held = (_charge(limit, state.get(limit.name), now_us, 0)[1] for limit in limits)
+    return Exceeded(binding, wait_us, tuple(held)), None
 
 
-def _charge(limit: Limit, mark: Mark | None, now_us: int, cost: int) -> tuple[Mark, int]:
-    """Return the state after `cost`, and the µs to wait if there is not enough for it."""
+def _charge(limit: Limit, mark: Mark | None, now_us: int, cost: int) -> tuple[Mark, Level, int]:
+    """Return the state after `cost`, where that leaves the limit, and the µs to wait if there is not enough for it."""
     if isinstance(limit, RateLimit):
         return _charge_rate(limit, mark, now_us, cost)
     return _charge_calendar(limit, mark, now_us, cost)
 
 
-def _charge_rate(limit: RateLimit, mark: Mark | None, now_us: int, cost: int) -> tuple[Mark, int]:
+def _charge_rate(limit: RateLimit, mark: Mark | None, now_us: int, cost: int) -> tuple[Mark, Level, int]:
     """GCRA: with debt d = TAT - now, a call passes if d + cost·P/N ≤ capacity·P/N, and leaves that as its debt."""
+    count, full = limit.count, limit.capacity * limit.period_us
     after = _debt(limit, mark, now_us) + cost * limit.period_us
-    whole, remainder = divmod(after, limit.count)
-    return Mark(now_us + whole, remainder), max(0, _ceil(after - limit.capacity * limit.period_us, limit.count))
+    whole, remainder = divmod(after, count)
+    wait_us = _ceil(after - full, count) if after > full else 0
+    return Mark(now_us + whole, remainder), _rate_level(limit, after), wait_us
 
 
 def _debt(limit: RateLimit, mark: Mark | None, now_us: int) -> int:
@@ -103,32 +108,34 @@ def _debt(limit: RateLimit, mark: Mark | None, now_us: int) -> int:
     """
     if mark is None or mark.at_us < now_us:
         return 0
-    full = limit.capacity * limit.period_us
-    ahead_us = min(mark.at_us - now_us, full // limit.count + 1)
-    return min(ahead_us * limit.count + min(mark.amount, limit.count), full)
+    count, full = limit.count, limit.capacity * limit.period_us
+    ahead_us = min(mark.at_us - now_us, full // count + 1)
+    return min(ahead_us * count + min(mark.amount, count), full)
 
 
-def _charge_calendar(limit: CalendarLimit, mark: Mark | None, now_us: int, cost: int) -> tuple[Mark, int]:
+def _rate_level(limit: RateLimit, debt: int) -> Level:
+    period_us, count, capacity = limit.period_us, limit.count, limit.capacity
+    full = capacity * period_us
+    remaining = (full - debt) // period_us if debt < full else 0
+    # One more request fits when the debt has drained to full - (remaining + 1)·P; a full bucket has nothing to gain.
+    reset_us = _ceil(debt - full + (remaining + 1) * period_us, count) if remaining < capacity else 0
+    return Level(limit.name, capacity, full // count, remaining, reset_us)
+
+
+def _charge_calendar(limit: CalendarLimit, mark: Mark | None, now_us: int, cost: int) -> tuple[Mark, Level, int]:
     start_us, end_us = window(limit.calendar, now_us)
     used = cost
-    if mark is not None and mark.at_us >= start_us:  # a window ahead of a clock that was set back still counts
-        start_us, end_us = window(limit.calendar, mark.at_us)
+    if mark is not None and mark.at_us >= start_us:
+        if mark.at_us >= end_us:  # a window ahead of a clock that was set back still counts
+            start_us, end_us = window(limit.calendar, mark.at_us)
         used += min(mark.amount, limit.requests)
-    return Mark(start_us, used), end_us - now_us if used > limit.requests else 0
+    level = Level(limit.name, limit.requests, end_us - start_us, max(0, limit.requests - used), end_us - now_us)
+    return Mark(start_us, used), level, end_us - now_us if used > limit.requests else 0
 
 
 def level_of(limit: Limit, mark: Mark, now_us: int) -> Level:
     """Return where a limit in this state stands at `now_us`."""
-    if isinstance(limit, CalendarLimit):
-        start_us, end_us = window(limit.calendar, mark.at_us)
-        left = max(0, limit.requests - mark.amount)
-        return Level(limit.name, limit.requests, end_us - start_us, left, end_us - now_us)
-    debt, full = _debt(limit, mark, now_us), limit.capacity * limit.period_us
-    remaining = (full - debt) // limit.period_us
-    # One more request fits when the debt has drained to full - (remaining + 1)·P; a full bucket has nothing to gain.
-    to_drain = debt - (full - (remaining + 1) * limit.period_us)
-    reset_us = _ceil(to_drain, limit.count) if remaining < limit.capacity else 0
-    return Level(limit.name, limit.capacity, full // limit.count, remaining, reset_us)
+    return _charge(limit, mark, now_us, 0)[1]
 
 
 def _ceil(numerator: int, denominator: int) -> int:

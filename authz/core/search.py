@@ -42,7 +42,9 @@ def read(query: str, form: str | None, *, has_body: bool) -> Parameters:
 
 
 def _parameter(pair: str) -> Parameter:
-    name, _, value = pair.partition("=")
-    name = unquote_plus(name)
+    if "%" in pair or "+" in pair:
+        name, _, value = (unquote_plus(part) for part in pair.partition("="))
+    else:
+        name, _, value = pair.partition("=")
     code = name.partition(":")[0].partition(".")[0]
-    return Parameter(name, code, unquote_plus(value))
+    return Parameter(name, code, value)

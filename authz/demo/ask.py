@@ -103,6 +103,8 @@ def handshake(peer: Peer) -> str:
                 secured.recv(1)
         except TimeoutError:
             return HANDSHAKE_HOLDS
+        except ssl.SSLCertVerificationError:  # our doing, not the server's
+            return "server certificate refused"
         except (ssl.SSLError, ConnectionResetError):
             return HANDSHAKE_FAILS
     return "connection closed without a reason"

@@ -30,7 +30,7 @@ class Application:
 PARTNER: Final = Application(
     client_id="trusted-partner-app", scopes=("patient/Patient.read", "patient/Observation.read")
 )
-OTHER: Final = Application(client_id="other-partner-app", scopes=("patient/Patient.read", "system/Patient.read"))
+OTHER: Final = Application(client_id="other-partner-app", scopes=("patient/Patient.read",))
 FLOODER: Final = Application(
     client_id="flooding-app",
     scopes=("system/Patient.read",),

@@ -12,7 +12,7 @@ from aiohttp import web
 
 SAW: Final = "x-upstream-saw"
 _IDENTITY: Final = frozenset(
-    {"x-client-id", "x-client-policy", "x-patient-id", "x-token-subject", "x-fhir-compartment"}
+    {"x-client-id", "x-client-policy", "x-patient-id", "x-token-subject", "x-token-scopes", "x-fhir-compartment"}
 )
 _PATIENTS: Final = {
     "123": {"resourceType": "Patient", "id": "123", "name": [{"family": "Example", "given": ["Ada"]}]},

@@ -26,6 +26,10 @@ class Bounded(Generic[Key, Value]):
         self._entries.move_to_end(key)
         return value
 
+    def peek(self, key: Key) -> Value | None:
+        """Return the value without counting it as used."""
+        return self._entries.get(key)
+
     def put(self, key: Key, value: Value) -> None:
         self._entries[key] = value
         self._entries.move_to_end(key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 
 
 def now_us() -> int:
@@ -22,4 +23,9 @@ def elapsed_ns() -> int:
 
 def rfc3339(instant_us: int) -> str:
     seconds, us = divmod(instant_us, 1_000_000)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=us).isoformat(timespec="microseconds")
+    return f"{_second(seconds)}.{us:06d}Z"
+
+
+@lru_cache(maxsize=8)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")

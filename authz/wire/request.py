@@ -76,8 +76,11 @@ def read_message(check: CheckRequest, client_address: ClientAddress) -> Request:
 def _headers(http: AttributeContext.HttpRequest) -> dict[str, str]:
     """Return the headers that a decision reads; repeats are joined as Envoy joins them."""
     found: dict[str, str] = {}
-    for name, value in http.headers.items():
-        _collect(found, name, value)
+    joined = http.headers
+    for name in joined:
+        # Envoy writes names in lower case; the others are looked at only if they could be one of ours in disguise.
+        if name in _READ or "_" in name or not name.islower():
+            _collect(found, name, joined[name])
     for header in http.header_map.headers:
         _collect(found, header.key, header.value or header.raw_value.decode("latin-1"))
     return found

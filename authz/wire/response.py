@@ -20,7 +20,7 @@ from authz.core.reasons import ANSWERS
 from authz.model import Fhir, Grant, Reason, Refused
 from authz.wire import ratelimit
 from authz.wire.pb.envoy.config.core.v3.base_pb2 import HeaderValueOption
-from authz.wire.pb.envoy.service.auth.v3.external_auth_pb2 import CheckResponse
+from authz.wire.pb.envoy.service.auth.v3.external_auth_pb2 import CheckResponse, OkHttpResponse
 from authz.wire.ratelimit import Form
 
 # gRPC codes by HTTP status (google.rpc.Code); Envoy looks only at whether it is OK.
@@ -50,6 +50,8 @@ def _twins(name: str) -> tuple[str, ...]:
 
 
 _ALWAYS_REMOVED: Final = tuple(twin for name in (*IDENTITY_HEADERS, "x-forwarded-client-cert") for twin in _twins(name))
+# The same in every answer, so serialised once: protobuf merges a message that comes in two parts.
+_ALWAYS: Final = CheckResponse(ok_response=OkHttpResponse(headers_to_remove=_ALWAYS_REMOVED)).SerializeToString()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,12 +80,12 @@ def answer(verdict: Verdict, decision_id: str, target: str, style: Style) -> Ans
     if isinstance(verdict, Deny):
         return _denied(verdict, decision_id, target, style, response)
     upstream = _identity(verdict, decision_id)
-    remove = [*(name for name in IDENTITY_HEADERS if name not in upstream), *_ALWAYS_REMOVED]
+    remove = [name for name in IDENTITY_HEADERS if name not in upstream]
     if style.remove_authorization:
         remove.append("authorization")
     if style.remove_xfcc:
         remove.append("x-forwarded-client-cert")
-    return Answered(200, upstream, tuple(remove), response, "")
+    return Answered(200, upstream, (*remove, *_ALWAYS_REMOVED), response, "")
 
 
 def _identity(verdict: Allow | Shadowed, decision_id: str) -> Headers:
@@ -174,9 +176,9 @@ def encode(answered: Answered, verdict: Verdict, decision_id: str) -> bytes:
     if answered.status == 200:  # noqa: PLR2004 HTTP OK
         ok = response.ok_response
         _set_headers(ok.headers, answered.upstream)
-        ok.headers_to_remove.extend(answered.remove)
+        ok.headers_to_remove.extend(answered.remove[: -len(_ALWAYS_REMOVED)])
         _set_headers(ok.response_headers_to_add, answered.response)
-        return response.SerializeToString()
+        return response.SerializeToString() + _ALWAYS
     response.status.code = _CODES[answered.status]
     denied = response.denied_response
     denied.status.code = answered.status  # type: ignore[assignment] # the enum's numbers are the HTTP statuses
@@ -188,7 +190,7 @@ def encode(answered: Answered, verdict: Verdict, decision_id: str) -> bytes:
 def _set_headers(options: RepeatedCompositeFieldContainer[HeaderValueOption], headers: Headers) -> None:
     for name, value in headers.items():
         option = options.add()
-        option.append_action = _OVERWRITE  # the default appends, and a caller could then supply one
+        option.append_action = _OVERWRITE  # the default appends, and a caller could then supply a value beside ours
         option.header.key = name
         option.header.value = value
 

@@ -81,7 +81,9 @@ LEFT_OUT = {
     "point not on the curve": jwk(ec_key(), "x") | {"y": jwk(ec_key("second"), "x")["y"]},
     "coordinates cut": jwk(ec_key(), "x") | {"x": "AA"},
     "OKP without x": {"kty": "OKP", "crv": "Ed25519"},
-    "curve without a JWT algorithm of ours": json.loads(OKPAlgorithm.to_jwk(ed448.Ed448PrivateKey.generate().public_key())),
+    "curve without a JWT algorithm of ours": json.loads(
+        OKPAlgorithm.to_jwk(ed448.Ed448PrivateKey.generate().public_key())
+    ),
     "not an object": "key",
 }
 

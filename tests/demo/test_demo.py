@@ -9,7 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -26,7 +28,7 @@ class Demo:
     """A run of the demonstration that keeps its files in a folder of the test's."""
 
     def __init__(self, folder: Path, *arguments: str) -> None:
-        self._folder = folder
+        self.folder = folder
         self.process = subprocess.Popen(
             [*COMMAND, *arguments],
             stdout=subprocess.PIPE,
@@ -41,29 +43,45 @@ class Demo:
         return stream
 
     def finish(self) -> tuple[int, str, str]:
+        """Return the exit status and both outputs of a run that has left nothing behind: no file, no process."""
         output, errors = self.process.communicate(timeout=TIMEOUT_S)
+        assert list(self.folder.rglob("*")) == []
+        assert [line for line in commands() if f"{self.folder}/clientpolicy-demo-" in line] == []
         return self.process.returncode, output, errors
 
-    def left(self) -> list[str]:
-        """Return the files that are left, and the processes that were told of any of them."""
-        listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout  # noqa: S607
-        files = [str(path) for path in self._folder.rglob("*")]
-        return files + [line for line in listed.splitlines() if f"{self._folder}/clientpolicy-demo-" in line]
+
+def commands() -> list[str]:
+    """Return the command lines of all processes."""
+    if not Path("/proc/self/cmdline").exists():
+        return subprocess.run(
+            ["/bin/ps", "-eo", "args"], capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended by now
+            found.append(file.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return found
+
+
+Start = Callable[..., Demo]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder for one run, which is stopped at the latest when the test ends."""
-    created = tmp_path / "tmp"
-    created.mkdir()
-    return created
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts runs, and stops those that a failed test has left running."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    started: list[Demo] = []
 
+    def start(*arguments: str) -> Demo:
+        started.append(Demo(folder, *arguments))
+        return started[-1]
 
-def run(folder: Path, *arguments: str) -> tuple[int, str, str]:
-    demo = Demo(folder, *arguments)
-    finished = demo.finish()
-    assert demo.left() == []
-    return finished
+    yield start
+    for demo in started:
+        if demo.process.poll() is None:
+            demo.process.terminate()
+        demo.process.communicate(timeout=TIMEOUT_S)
 
 
 def rows(output: str) -> list[dict[str, object]]:
@@ -103,8 +121,8 @@ EXPECTED = [
 ]
 
 
-def test_every_step_is_as_expected_and_nothing_is_left(folder: Path) -> None:
-    status, output, errors = run(folder, "--json")
+def test_every_step_is_as_expected_and_nothing_is_left(start: Start) -> None:
+    status, output, errors = start("--json").finish()
     got = rows(output)
     assert expected_of(got) == EXPECTED
     assert [row for row in got if row["ok"] is not True] == [], errors
@@ -112,47 +130,53 @@ def test_every_step_is_as_expected_and_nothing_is_left(folder: Path) -> None:
     assert (status, errors) == (0, "")
 
 
-def test_quotas_in_a_redis_leave_nothing_there(folder: Path, own_redis: redis_server.RedisServer) -> None:
+def test_quotas_in_a_redis_leave_nothing_there(start: Start, own_redis: redis_server.RedisServer) -> None:
     def ask(*command: str) -> bytes:
         with socket.create_connection(("127.0.0.1", own_redis.port), timeout=10) as connection:
             connection.sendall(f"{' '.join(command)}\r\n".encode())
             return connection.recv(65_536)
 
     assert ask("SET", "of-a-person", "1") == b"+OK\r\n"
-    status, output, errors = run(folder, "--json", "--redis", own_redis.url)
+    status, output, errors = start("--json", "--redis", own_redis.url).finish()
     assert [row for row in rows(output) if row["ok"] is not True] == [], errors
     assert status == 0
     assert b"cmdstat_evalsha" in ask("INFO", "commandstats"), "the quotas were spent there"
     assert ask("KEYS", "*") == b"*1\r\n$11\r\nof-a-person\r\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("after", [1, 10, len(EXPECTED) - 3, len(EXPECTED) - 1])
-def test_an_interruption_between_any_two_steps_leaves_nothing(folder: Path, number: signal.Signals, after: int) -> None:
-    demo = Demo(folder, "--json")
+@pytest.mark.parametrize(
+    ("number", "after"),
+    [
+        pytest.param(signal.SIGINT, 1, id="Ctrl-C after the first step"),
+        pytest.param(signal.SIGTERM, 10, id="SIGTERM amid the requests"),
+        pytest.param(signal.SIGHUP, len(EXPECTED) - 3, id="SIGHUP while the policy goes"),
+        pytest.param(signal.SIGINT, len(EXPECTED) - 1, id="Ctrl-C while authz stops"),
+    ],
+)
+def test_an_interruption_amid_the_steps_leaves_nothing(start: Start, number: signal.Signals, after: int) -> None:
+    demo = start("--json")
     for _ in range(after):
         assert demo.stream("stdout").readline().endswith("}\n")
     demo.process.send_signal(number)
     status, _, errors = demo.finish()
     assert (status, errors) == (128 + number, "")
-    assert demo.left() == []
 
 
-def test_an_interruption_while_parts_are_starting_leaves_nothing(folder: Path) -> None:
+def test_an_interruption_while_parts_are_starting_leaves_nothing(start: Start) -> None:
     for part in ("ca.pem", "authz.yaml", "authz.log", "envoy.log"):
-        demo = Demo(folder, "--json")
-        while not list(folder.glob(f"*/{part}")):
+        demo = start("--json")
+        while not list(demo.folder.glob(f"*/{part}")):
             assert demo.process.poll() is None, "it has not ended by itself"
+            time.sleep(0.005)
         demo.process.send_signal(signal.SIGINT)
         demo.process.send_signal(signal.SIGINT)
         status, output, errors = demo.finish()
         assert (status, output, errors) == (130, "", ""), part
-        assert demo.left() == []
 
 
-def test_kept_running_its_curl_lines_work_until_it_is_interrupted(folder: Path) -> None:
+def test_kept_running_its_curl_lines_work_until_it_is_interrupted(start: Start) -> None:
     redis_server.require("curl")
-    demo = Demo(folder, "--json", "--keep")
+    demo = start("--json", "--keep")
     statuses = {}
     for line in demo.stream("stderr"):
         if line.startswith("curl "):
@@ -165,20 +189,19 @@ def test_kept_running_its_curl_lines_work_until_it_is_interrupted(folder: Path) 
     demo.process.send_signal(signal.SIGINT)
     status, output, _ = demo.finish()
     assert (status, len(rows(output))) == (0, len(EXPECTED))
-    assert demo.left() == []
 
 
-def test_the_table_ends_with_its_verdict(folder: Path) -> None:
-    status, output, errors = run(folder)
+def test_the_table_ends_with_its_verdict(start: Start) -> None:
+    status, output, errors = start().finish()
     assert (status, errors) == (0, "")
     assert output.splitlines()[-1] == f"{len(EXPECTED)} of {len(EXPECTED)} steps as expected"
     assert "✗" not in output
 
 
-def test_a_taken_port_is_told_in_one_line(folder: Path) -> None:
+def test_a_taken_port_is_told_in_one_line(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        status, output, errors = run(folder, "--json", "--port", str(port))
+        status, output, errors = start("--json", "--port", str(port)).finish()
     assert (status, output) == (2, "")
     assert errors == f"clientpolicy demo: port {port} on 127.0.0.1: Address already in use\n"
 
@@ -190,9 +213,9 @@ def test_a_taken_port_is_told_in_one_line(folder: Path) -> None:
         ("https://somebody:hunter2@127.0.0.1:{port}/", "ValueError"),
     ],
 )
-def test_a_redis_that_is_not_there_is_told_in_one_line_without_its_password(folder: Path, url: str, why: str) -> None:
+def test_a_redis_that_is_not_there_is_told_in_one_line_without_its_password(start: Start, url: str, why: str) -> None:
     with socket.socket() as bound:  # bound, but nobody listens
         bound.bind(("127.0.0.1", 0))
-        status, output, errors = run(folder, "--json", "--redis", url.format(port=bound.getsockname()[1]))
+        status, output, errors = start("--json", "--redis", url.format(port=bound.getsockname()[1])).finish()
     assert (status, output) == (2, "")
     assert errors == f"clientpolicy demo: --redis: {why}: is a Redis there, and the URL right?\n"

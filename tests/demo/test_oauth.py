@@ -277,7 +277,7 @@ async def test_nothing_is_sent_to_a_place_that_nobody_registered(site: Site, ask
 
 async def test_the_partner_says_what_a_server_refused(site: Site) -> None:
     partner = Partner(client_id="app", tls=site.tls(site.other), fhir=f"http://127.0.0.1:{site.plain.port}")
-    with pytest.raises(DemoFailed, match="token endpoint answered 401: .*invalid_client"):
+    with pytest.raises(DemoFailed, match=r"token endpoint answered 401: .*invalid_client"):
         await asyncio.to_thread(partner.system_token, "system/Patient.read")
 
 

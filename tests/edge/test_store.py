@@ -63,23 +63,28 @@ async def test_denial_charges_nothing(store: Store) -> None:
 
 
 async def test_known_refusal_needs_no_store_and_ends_with_its_wait(store: Store) -> None:
-    assert store.known("a", (STEADY,), now_us=NOW_US) is None
-    for _ in range(5):
-        await spent(store, "a", (STEADY,))
-    refused = await spent(store, "a", (STEADY,))
-    assert isinstance(refused, Exceeded)
-    known = store.known("a", (STEADY,), now_us=NOW_US + 1)
+    limiter = Limiter(store)
+    assert limiter.known("a", (STEADY,), now_us=NOW_US) is None
+    for _ in range(4):
+        await limiter.spend("a", (STEADY,), now_us=NOW_US)
+    assert limiter.known("a", (STEADY,), now_us=NOW_US) is None
+    last = await limiter.spend("a", (STEADY,), now_us=NOW_US)
+    assert isinstance(last, Within)
+    known = limiter.known("a", (STEADY,), now_us=NOW_US + 1)
     assert known is not None
-    assert known.wait_us == refused.wait_us - 1
-    assert store.known("a", (STEADY,), now_us=NOW_US + refused.wait_us) is None
-    assert store.known("b", (STEADY,), now_us=NOW_US) is None
+    assert known.binding == "steady"
+    assert known.wait_us == last.levels[0].reset_us - 1
+    refused = await limiter.spend("a", (STEADY,), now_us=NOW_US)
+    assert isinstance(refused, Exceeded)
+    assert limiter.known("a", (STEADY,), now_us=NOW_US + refused.wait_us) is None
+    assert limiter.known("a", (STEADY,), now_us=NOW_US - 1) is None
+    assert limiter.known("b", (STEADY,), now_us=NOW_US) is None
     wider = rate_limit(name="steady", requests=10, per_us=3600 * SECOND, burst=40)
-    assert store.known("a", (wider,), now_us=NOW_US) is None
+    assert limiter.known("a", (wider,), now_us=NOW_US) is None
 
 
 async def test_no_limits_is_no_call(store: Store) -> None:
     assert await store.spend("a", (), now_us=NOW_US) == Within(())
-    assert store.known("a", (), now_us=NOW_US) is None
 
 
 @pytest.mark.parametrize("url", ["redis+sentinel://h", "redis+cluster://h", "http://h", "x"])
@@ -252,9 +257,6 @@ async def test_restarted_redis_is_used_again(own_redis: RedisServer) -> None:
 
 class NoStore:
     """A store that never answers."""
-
-    def known(self, key: str, limits: tuple[Limit, ...], *, now_us: int) -> None:
-        del key, limits, now_us
 
     async def spend(self, key: str, limits: tuple[Limit, ...], *, now_us: int, cost: int = 1) -> Unknown:
         del key, limits, now_us, cost

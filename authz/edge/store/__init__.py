@@ -11,9 +11,6 @@ from authz.policy.limits import Limit
 class Store(Protocol):
     """Charges all of a key's limits or none; instants in µs since the epoch."""
 
-    def known(self, key: str, limits: tuple[Limit, ...], *, now_us: int) -> Exceeded | None:
-        """Return the refusal that `spend` would certainly answer, without any I/O; None if that is not known."""
-
     async def spend(
         self, key: str, limits: tuple[Limit, ...], *, now_us: int, cost: int = 1
     ) -> Within | Exceeded | Unknown:

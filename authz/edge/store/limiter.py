@@ -2,29 +2,65 @@
 
 from __future__ import annotations
 
-from authz.core.quota import Exceeded, Unknown, Within, share
+from typing import Final, NamedTuple
+
+from authz.core.quota import Exceeded, Level, Unknown, Within, share
+from authz.edge.cache import Bounded
 from authz.edge.store import Store
 from authz.edge.store.memory import MemoryStore
 from authz.policy.limits import Limit, OnStoreFailure
 
+DENIED_MAX: Final = 50_000
+
+
+class _Denied(NamedTuple):
+    """Until when a key is certainly refused, and why."""
+
+    limits: tuple[Limit, ...]
+    since_us: int
+    until_us: int
+    exceeded: Exceeded
+
 
 class Limiter:
-    """Asks the store; when that does not answer, `Closed` refuses, `Local` counts here, `Open` lets pass."""
+    """Asks the store; when that does not answer, `Closed` refuses, `Local` counts here, `Open` lets pass.
+
+    It also remembers who certainly has nothing left. Without a refund or an edit of the limits the earliest pass never
+    moves forward, so that is exact, and a flood costs neither the store nor cryptography.
+    """
 
     def __init__(self, store: Store, *, replicas: int = 1) -> None:
         self._store = store
         self._local = MemoryStore()
         self._replicas = replicas
+        self._denied: Bounded[str, _Denied] = Bounded(DENIED_MAX)
         self.closed = 0
         self.local = 0
         self.open = 0
 
     def known(self, key: str, limits: tuple[Limit, ...], *, now_us: int) -> Exceeded | None:
-        return self._store.known(key, limits, now_us=now_us)
+        """Return the refusal that `spend` would certainly answer, without any I/O; None if that is not known."""
+        found = self._denied.peek(key)
+        if found is None or found.limits != limits or not found.since_us <= now_us < found.until_us:
+            return None
+        return found.exceeded._replace(wait_us=found.until_us - now_us)
 
     async def spend(self, key: str, limits: tuple[Limit, ...], *, now_us: int) -> Within | Exceeded | Unknown:
         outcome = await self._store.spend(key, limits, now_us=now_us)
-        return self._without_store(outcome, key, limits, now_us) if isinstance(outcome, Unknown) else outcome
+        if isinstance(outcome, Unknown):
+            return self._without_store(outcome, key, limits, now_us)
+        self._remember(key, limits, now_us, outcome)
+        return outcome
+
+    def _remember(self, key: str, limits: tuple[Limit, ...], now_us: int, outcome: Within | Exceeded) -> None:
+        if isinstance(outcome, Within):
+            empty = [level for level in outcome.levels if not level.remaining]
+            if not empty:
+                return
+            last = max(empty, key=_reset_us)
+            outcome = Exceeded(last.name, last.reset_us, outcome.levels)
+        # Anchored to the instant before the call was sent: earlier than the store decided, so never too late.
+        self._denied.put(key, _Denied(limits, now_us, now_us + outcome.wait_us, outcome))
 
     def _without_store(
         self, unknown: Unknown, key: str, limits: tuple[Limit, ...], now_us: int
@@ -41,6 +77,10 @@ class Limiter:
 
     async def close(self) -> None:
         await self._store.close()
+
+
+def _reset_us(level: Level) -> int:
+    return level.reset_us
 
 
 def open_store(url: str, *, prefix: str, hash_key: bytes) -> Store:

@@ -27,13 +27,6 @@ class MemoryStore:
     def __len__(self) -> int:
         return len(self._states)
 
-    def known(self, key: str, limits: tuple[Limit, ...], *, now_us: int) -> Exceeded | None:
-        found = self._states.get(key)
-        if found is None or not limits:
-            return None
-        outcome, _ = spend(found[0], limits, now_us)
-        return outcome if isinstance(outcome, Exceeded) else None
-
     async def spend(self, key: str, limits: tuple[Limit, ...], *, now_us: int, cost: int = 1) -> Within | Exceeded:
         return self.charge(key, limits, now_us=now_us, cost=cost)
 

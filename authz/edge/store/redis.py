@@ -18,13 +18,11 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
 from authz.core.quota import Exceeded, Mark, Unknown, Within, level_of
-from authz.edge.cache import Bounded
 from authz.policy.limits import Limit, RateLimit
 
 SCHEMES: Final = ("redis", "rediss", "unix")
 BUDGET_S: Final = 0.025  # of the 200 ms that Envoy waits for the whole decision
 CONNECTIONS_MAX: Final = 64
-DENIED_MAX: Final = 50_000
 _SCRIPT: Final = files("authz.edge.store").joinpath("spend.lua").read_bytes()
 _SHA: Final = sha1(_SCRIPT, usedforsecurity=False).hexdigest()
 
@@ -49,37 +47,23 @@ class RedisStore:
         )
         self._prefix = prefix
         self._hash_key = hash_key
-        self._denied: Bounded[str, tuple[tuple[Limit, ...], int, int, Exceeded]] = Bounded(DENIED_MAX)
         self.unknown = 0  # calls without an answer in time: charged or not, nobody knows
-
-    def known(self, key: str, limits: tuple[Limit, ...], *, now_us: int) -> Exceeded | None:
-        found = self._denied.get(key)
-        if found is None:
-            return None
-        denied_for, since_us, until_us, exceeded = found
-        # A GCRA's earliest pass never moves forward without a refund or an edit, so remembering it is exact.
-        if denied_for != limits or not since_us <= now_us < until_us:
-            return None
-        return exceeded._replace(wait_us=until_us - now_us)
 
     async def spend(
         self, key: str, limits: tuple[Limit, ...], *, now_us: int, cost: int = 1
     ) -> Within | Exceeded | Unknown:
+        del now_us  # Redis has a clock of its own, the same for all replicas
         if not limits:
             return Within(())
         try:
             async with asyncio.timeout(BUDGET_S):
-                outcome = await self.charge(key, limits, cost)
+                return await self.charge(key, limits, cost)
         except TimeoutError:
             self.unknown += 1
             return Unknown("no answer in time")
         except (RedisError, OSError) as failed:
             self.unknown += 1
             return Unknown(type(failed).__name__)
-        if isinstance(outcome, Exceeded) and cost == 1:
-            # Anchored to the instant before the call was sent: earlier than Redis decided, so never too late.
-            self._denied.put(key, (limits, now_us, now_us + outcome.wait_us, outcome))
-        return outcome
 
     async def charge(
         self, key: str, limits: tuple[Limit, ...], cost: int = 1, now_us: int | None = None
