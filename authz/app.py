@@ -25,6 +25,7 @@ from authz.model import Policies, Reason, Refused, Request
 from authz.service import Facts, Service
 from authz.wire import request as wire_request
 from authz.wire import response as wire_response
+from authz.wire.encoding import encode
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,8 @@ class Authz:
         self.keys = KeyRing(settings.issuers)
         self.service = Service(rules, self.limiter, self.keys.want)
         self._audit = audit
-        self._decisions = Decisions(registry)
+        self._decisions = Decisions()
+        registry.register(self._decisions)
         registry.register(Readings(self))
         self._policies: Policies | None = None
         self._facts: Facts | None = None
@@ -82,7 +84,7 @@ class Authz:
 
     def _encoded(self, verdict: Verdict, decision_id: str, request: Request | None) -> bytes:
         answered = wire_response.answer(verdict, decision_id, request.target if request else "", self._style)
-        return wire_response.encode(answered, verdict, decision_id)
+        return encode(answered, verdict, decision_id)
 
     def _note(
         self, verdict: Verdict | None, request: Request | None, decision_id: str, now_us: int, started_ns: int

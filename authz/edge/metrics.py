@@ -2,53 +2,61 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
+from itertools import accumulate
 from typing import Final, Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from authz.core.decide import Allow, Shadowed, Verdict
 from authz.model import Reason
 
-_SECONDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2)
+_BOUNDS_US: Final = (100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 200_000)
 ABANDONED: Final = "abandoned"
 
 
-class Decisions:
-    """Counts verdicts by reason, and how long they took."""
+class Decisions(Collector):
+    """Counts verdicts by reason, and how long they took; plain integers, read when somebody asks."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        total = Counter(
-            "clientpolicy_decisions",
-            "Decisions by verdict and reason; shadow: would have been refused, but the client is in Shadow mode.",
-            ("verdict", "reason"),
-            registry=registry,
+    def __init__(self) -> None:
+        self._counts = dict.fromkeys(
+            (
+                *(
+                    (verdict, reason)
+                    for verdict in ("deny", "shadow")
+                    for reason in Reason
+                    if reason is not Reason.ALLOWED
+                ),
+                ("allow", Reason.ALLOWED),
+                (ABANDONED, None),
+            ),
+            0,
         )
-        self._children = {
-            (verdict, reason): total.labels(verdict, reason)
-            for verdict, reason in (
-                *(("deny", reason.value) for reason in Reason if reason is not Reason.ALLOWED),
-                *(("shadow", reason.value) for reason in Reason if reason is not Reason.ALLOWED),
-                ("allow", Reason.ALLOWED.value),
-                (ABANDONED, ABANDONED),
-            )
-        }
-        self._seconds = Histogram(
-            "clientpolicy_decision_seconds", "Time of a decision.", buckets=_SECONDS, registry=registry
-        )
+        self._buckets = [0] * (len(_BOUNDS_US) + 1)
+        self._sum_us = 0
 
     def count(self, verdict: Verdict | None, duration_us: int) -> None:
         """Count a verdict; None is a caller that went away before there was one."""
-        if verdict is None:
-            key = (ABANDONED, ABANDONED)
-        elif isinstance(verdict, Allow):
-            key = ("allow", Reason.ALLOWED.value)
+        self._buckets[bisect_left(_BOUNDS_US, duration_us)] += 1
+        self._sum_us += duration_us
+        if isinstance(verdict, Allow):
+            self._counts["allow", Reason.ALLOWED] += 1
+        elif verdict is None:
+            self._counts[ABANDONED, None] += 1
         else:
-            key = ("shadow" if isinstance(verdict, Shadowed) else "deny", verdict.refused.reason.value)
-        self._children[key].inc()
-        self._seconds.observe(duration_us / 1e6)
+            self._counts["shadow" if isinstance(verdict, Shadowed) else "deny", verdict.refused.reason] += 1
+
+    def collect(self) -> Iterable[Metric]:
+        told = "Decisions by verdict and reason; shadow: refused, but the client is in Shadow mode."
+        total = CounterMetricFamily("clientpolicy_decisions", told, labels=("verdict", "reason"))
+        for (verdict, reason), count in self._counts.items():
+            total.add_metric((verdict, reason.value if reason is not None else verdict), count)
+        seconds = HistogramMetricFamily("clientpolicy_decision_seconds", "Time of a decision.")
+        bounds = [*(str(bound / 1e6) for bound in _BOUNDS_US), "+Inf"]
+        seconds.add_metric((), list(zip(bounds, accumulate(self._buckets), strict=True)), self._sum_us / 1e6)
+        return total, seconds
 
 
 class Source(Protocol):

@@ -1,7 +1,6 @@
-"""A verdict → Envoy's CheckResponse.
+"""A verdict → what the caller and the upstream get to see.
 
-Source: envoy/service/auth/v3/external_auth.proto; RFC 6750 section 3 (challenges); RFC 9457 (problem JSON);
-HL7 FHIR R4 OperationOutcome.
+Source: RFC 6750 section 3 (challenges); RFC 9457 (problem JSON); HL7 FHIR R4 OperationOutcome.
 """
 
 from __future__ import annotations
@@ -11,21 +10,14 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Final, NamedTuple
 
-from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
-
 from authz.core import grant
 from authz.core.decide import Allow, Deny, Shadowed, Verdict
 from authz.core.quota import Exceeded
 from authz.core.reasons import ANSWERS
 from authz.model import Fhir, Grant, Reason, Refused
 from authz.wire import ratelimit
-from authz.wire.pb.envoy.config.core.v3.base_pb2 import HeaderValueOption
-from authz.wire.pb.envoy.service.auth.v3.external_auth_pb2 import CheckResponse, OkHttpResponse
 from authz.wire.ratelimit import Form
 
-# gRPC codes by HTTP status (google.rpc.Code); Envoy looks only at whether it is OK.
-_CODES: Final = {400: 3, 401: 16, 403: 7, 429: 8, 503: 14}
-_OVERWRITE: Final = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 REALM: Final = "clientpolicy"
 IDENTITY_HEADERS: Final = (
     "x-client-id",
@@ -49,9 +41,7 @@ def _twins(name: str) -> tuple[str, ...]:
     return tuple(spelling for spelling in spellings if spelling != name)
 
 
-_ALWAYS_REMOVED: Final = tuple(twin for name in (*IDENTITY_HEADERS, "x-forwarded-client-cert") for twin in _twins(name))
-# The same in every answer, so serialised once: protobuf merges a message that comes in two parts.
-_ALWAYS: Final = CheckResponse(ok_response=OkHttpResponse(headers_to_remove=_ALWAYS_REMOVED)).SerializeToString()
+ALWAYS_REMOVED: Final = tuple(twin for name in (*IDENTITY_HEADERS, "x-forwarded-client-cert") for twin in _twins(name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +75,7 @@ def answer(verdict: Verdict, decision_id: str, target: str, style: Style) -> Ans
         remove.append("authorization")
     if style.remove_xfcc:
         remove.append("x-forwarded-client-cert")
-    return Answered(200, upstream, (*remove, *_ALWAYS_REMOVED), response, "")
+    return Answered(200, upstream, (*remove, *ALWAYS_REMOVED), response, "")
 
 
 def _identity(verdict: Allow | Shadowed, decision_id: str) -> Headers:
@@ -167,44 +157,6 @@ def _problem(reason: Reason, decision_id: str) -> object:
         "reason": reason.value,
         "decision_id": decision_id,
     }
-
-
-def encode(answered: Answered, verdict: Verdict, decision_id: str) -> bytes:
-    """Return the serialised CheckResponse."""
-    response = CheckResponse()
-    _metadata(response, verdict, decision_id)
-    if answered.status == 200:  # noqa: PLR2004 HTTP OK
-        ok = response.ok_response
-        _set_headers(ok.headers, answered.upstream)
-        ok.headers_to_remove.extend(answered.remove[: -len(_ALWAYS_REMOVED)])
-        _set_headers(ok.response_headers_to_add, answered.response)
-        return response.SerializeToString() + _ALWAYS
-    response.status.code = _CODES[answered.status]
-    denied = response.denied_response
-    denied.status.code = answered.status  # type: ignore[assignment] # the enum's numbers are the HTTP statuses
-    denied.body = answered.body
-    _set_headers(denied.headers, answered.response)
-    return response.SerializeToString()
-
-
-def _set_headers(options: RepeatedCompositeFieldContainer[HeaderValueOption], headers: Headers) -> None:
-    for name, value in headers.items():
-        option = options.add()
-        option.append_action = _OVERWRITE  # the default appends, and a caller could then supply a value beside ours
-        option.header.key = name
-        option.header.value = value
-
-
-def _metadata(response: CheckResponse, verdict: Verdict, decision_id: str) -> None:
-    """Tell Envoy's access log (`%DYNAMIC_METADATA(envoy.filters.http.ext_authz:reason)%` and so on)."""
-    fields = response.dynamic_metadata.fields
-    fields["decision_id"].string_value = decision_id
-    fields["reason"].string_value = reason_of(verdict).value
-    if verdict.client is not None:
-        fields["client"].string_value = verdict.client.id
-        fields["policy"].string_value = verdict.client.policy
-    if isinstance(verdict, Shadowed):
-        fields["shadow"].string_value = verdict.refused.reason.value
 
 
 def reason_of(verdict: Verdict) -> Reason:

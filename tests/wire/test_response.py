@@ -13,10 +13,11 @@ from authz.core.reasons import ANSWERS
 from authz.model import Claims, Client, Compartment, Confirmation, Fhir, Grant, Reason, Refused
 from authz.policy.smart import parse_scope
 from authz.wire import ratelimit
+from authz.wire.encoding import encode
 from authz.wire.pb.envoy.config.core.v3.base_pb2 import HeaderValueOption
 from authz.wire.pb.envoy.service.auth.v3.external_auth_pb2 import CheckResponse
 from authz.wire.ratelimit import Form
-from authz.wire.response import IDENTITY_HEADERS, Answered, Style, answer, encode
+from authz.wire.response import IDENTITY_HEADERS, Answered, Style, answer
 
 STYLE = Style(fhir=Fhir("/fhir", Compartment.DENY), form=Form.IETF)
 LEVEL = Level("steady", 21, 2_100_000, 4, 100_001)
