@@ -75,6 +75,7 @@ def certificate(
     name: str = CLIENT_ID,
     *,
     uris: tuple[str, ...] = (),
+    dns: tuple[str, ...] = (),
     start: datetime = NOW - timedelta(days=1),
     end: datetime = NOW + timedelta(days=30),
     issuer: Certificate | None = None,
@@ -92,10 +93,9 @@ def certificate(
         .not_valid_after(end)
         .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
     )
-    if uris:
-        builder = builder.add_extension(
-            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri) for uri in uris]), critical=False
-        )
+    names = [*map(x509.UniformResourceIdentifier, uris), *map(x509.DNSName, dns)]
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     signed = builder.sign(issuer.key if issuer is not None else key, hashes.SHA256())
     return Certificate(
         pem=signed.public_bytes(serialization.Encoding.PEM).decode(),

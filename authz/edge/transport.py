@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
@@ -15,6 +16,7 @@ SERVICE: Final = "envoy.service.auth.v3.Authorization"
 MESSAGE_MAX_BYTES: Final = 4 * 1024 * 1024  # gRPC's own default; Envoy's headers end at 60 KiB, bodies are opt-in
 CALLS_MAX: Final = 8_192  # at once; more get RESOURCE_EXHAUSTED instead of memory
 GRACE_S: Final = 10.0
+QUIET_S: Final = 0.25  # longer than Envoy waits for an answer, so nothing that it still waits for is cut off
 
 Check = Callable[[bytes], Awaitable[bytes]]
 
@@ -31,11 +33,18 @@ class _Authorization(grpc.GenericRpcHandler):
     """Hands bytes through: the decision parses and serialises on its own."""
 
     def __init__(self, check: Check) -> None:
+        self.taken = 0
+        self.in_flight = 0
+
         async def answer(request: bytes, context: aio.ServicerContext[bytes, bytes]) -> bytes:
+            self.taken += 1
+            self.in_flight += 1
             try:
                 return await check(request)
             except NotReady:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "not_ready")
+            finally:
+                self.in_flight -= 1
 
         self._handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(answer)
 
@@ -52,7 +61,8 @@ class GrpcServer:
             ),
             maximum_concurrent_rpcs=CALLS_MAX,
         )
-        self._server.add_generic_rpc_handlers((_Authorization(check),))
+        self._authorization = _Authorization(check)
+        self._server.add_generic_rpc_handlers((self._authorization,))
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
 
@@ -78,8 +88,16 @@ class GrpcServer:
             await self._health.set(service, status)
 
     async def drain(self) -> None:
-        """Take no new calls, finish those in flight."""
+        """Tell that no more should come, answer what still comes until it is quiet, then stop.
+
+        Stopping at once would cancel calls that have arrived but were not taken yet.
+        """
         await self.set_ready(ready=False)
+        for _ in range(round(GRACE_S / QUIET_S)):
+            taken = self._authorization.taken
+            await asyncio.sleep(QUIET_S)
+            if taken == self._authorization.taken and not self._authorization.in_flight:
+                break
         await self._server.stop(GRACE_S)
 
 

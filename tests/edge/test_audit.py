@@ -1,0 +1,134 @@
+"""The audit trail: a line a decision, nothing secret in it, never in the way."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from partner import check_request, token, xfcc
+
+from authz.core.decide import Allow, Deny, Public, Shadowed
+from authz.core.quota import Level, Within
+from authz.edge import audit, chance, clock
+from authz.edge.audit import AuditLog, record
+from authz.edge.cache import Bounded
+from authz.model import Claims, Client, Confirmation, Grant, Reason, Refused
+from authz.policy.smart import parse_scope
+from authz.wire.request import ClientAddress, read_message
+
+SCOPE = parse_scope("patient/*.rs")
+assert SCOPE is not None
+CLIENT = Client(id="app", policy="p/app", scopes=(SCOPE,))
+CLAIMS = Claims("iss", "key", "user-1", "app", ("patient/Patient.read",), "123", 0, None, Confirmation.NONE)
+TARGET = "/fhir/Patient?name=Secret&birthdate=1990-01-01&access_token=abc&pat%69ent=1"
+BEARER = token()
+REQUEST = read_message(check_request(TARGET, bearer=BEARER, headers={"x-request-id": "r-1"}), ClientAddress())
+QUOTA = Within((Level("q", 5, 1, 4, 1),))
+
+
+def line(verdict: Any, request: Any = REQUEST) -> dict[str, Any]:
+    written: dict[str, Any] = json.loads(record(verdict, request, "d1", "2026-11-23T12:00:00.000000Z", 42))
+    return written
+
+
+def test_allow_tells_who_what_with_which_scopes_and_why() -> None:
+    written = line(Allow(Grant(("patient/Patient.read",), "patient/Patient.read"), QUOTA, CLIENT, CLAIMS))
+    assert written == {
+        "time": "2026-11-23T12:00:00.000000Z",
+        "decision_id": "d1",
+        "request_id": "r-1",
+        "address": "192.0.2.7",
+        "method": "GET",
+        "host": "api.example.org",
+        "path": "/fhir/Patient",
+        "parameters": ["name", "birthdate", "access_token", "patient"],
+        "client": "app",
+        "policy": "p/app",
+        "subject": "user-1",
+        "issuer": "iss",
+        "patient": "123",
+        "scopes_asked": ["patient/Patient.read"],
+        "scopes_granted": ["patient/Patient.read"],
+        "verdict": "allow",
+        "status": 200,
+        "reason": "allowed",
+        "rule": "patient/Patient.read",
+        "quota": {"q": 4},
+        "duration_us": 42,
+    }
+
+
+def test_deny_tells_reason_detail_and_what_was_needed() -> None:
+    refused = Refused(Reason.SCOPE_MISSING, "needs x", needed=("x",))
+    written = line(Deny(refused, QUOTA, CLIENT, CLAIMS))
+    assert (written["verdict"], written["status"], written["reason"]) == ("deny", 403, "scope_missing")
+    assert (written["detail"], written["scopes_needed"]) == ("needs x", ["x"])
+    assert line(Deny(Refused(Reason.REQUEST_MALFORMED)), None)["reason"] == "request_malformed"
+
+
+def test_shadow_public_and_abandoned_are_told_apart() -> None:
+    shadow = line(Shadowed(Refused(Reason.TOKEN_MISSING, "no bearer token"), QUOTA, CLIENT, None))
+    assert shadow["verdict"] == "allow"
+    assert shadow["shadow"] == {"reason": "token_missing", "detail": "no bearer token"}
+    assert line(Allow(Public("GET /health"), Within(()), None, None))["rule"] == "GET /health"
+    assert line(None)["verdict"] == "abandoned"
+
+
+def test_no_token_certificate_or_search_value_is_written() -> None:
+    for verdict in (Deny(Refused(Reason.TOKEN_MALFORMED), QUOTA, CLIENT, CLAIMS), None):
+        text = json.dumps(line(verdict))
+        for secret in (BEARER, BEARER.split(".")[1], "Secret", "1990", "abc", xfcc()[:40]):
+            assert secret not in text
+
+
+def test_line_is_bounded() -> None:
+    huge = REQUEST._replace(
+        target="/" + "a" * 100_000 + "?" + "b&" * 100_000, host="h" * 100_000, request_id="i" * 100_000
+    )
+    assert len(json.dumps(line(None, huge))) < 10_000
+
+
+def test_lines_are_appended_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    path.write_text("before\n")
+    log = AuditLog(str(path))
+    for number in range(3000):
+        log.put(b"%d" % number)
+    log.close()
+    assert path.read_text().splitlines() == ["before", *map(str, range(3000))]
+    assert (log.written, log.dropped) == (3000, 0)
+
+
+def test_reader_that_stops_costs_lines_and_never_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "LINES_MAX", 100)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    log = AuditLog(str(pipe))
+    for _ in range(50):
+        for _ in range(50):
+            log.put(b"x" * 1000)
+    assert log.dropped > 0
+    os.close(reader)
+    log.close()
+    assert log.written + log.dropped == 2500
+
+
+def test_identifiers_do_not_repeat_and_clocks_agree() -> None:
+    drawn = {chance.decision_id() for _ in range(1000)}
+    assert len(drawn) == 1000
+    assert {len(one) for one in drawn} == {32}
+    assert clock.rfc3339(1_767_225_600_000_001) == "2026-01-01T00:00:00.000001Z"
+
+
+def test_cache_forgets_what_was_not_used_for_longest() -> None:
+    cache: Bounded[str, int] = Bounded(2)
+    cache.put("a", 1)
+    cache.put("b", 2)
+    assert cache.get("a") == 1
+    cache.put("c", 3)
+    assert cache.get("b") is None
+    assert (cache.peek("a"), cache.peek("c"), len(cache), cache.hits, cache.misses) == (1, 3, 2, 1, 1)
