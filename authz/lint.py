@@ -28,12 +28,12 @@ def lint(paths: tuple[Path, ...]) -> Findings:
     """
     errors: list[str] = []
     manifests: list[Manifest] = []
-    for path in paths:
-        for file in manifest_files(path):
-            try:
-                manifests.extend(read_file(file, str(file)))
-            except Unreadable as unreadable:
-                errors.append(f"{file}:{unreadable.line}: {unreadable.message}")
+    files = {file.resolve(): file for path in paths for file in manifest_files(path)}
+    for file in files.values():
+        try:
+            manifests.extend(read_file(file, str(file)))
+        except Unreadable as unreadable:
+            errors.append(f"{file}:{unreadable.line}: {unreadable.message}")
     errors.extend(error for manifest in manifests for error in manifest.errors)
     errors.extend(_conflicts(manifests))
     return Findings(errors=tuple(errors), notes=tuple(_notes(manifests)), policies=len(manifests))

@@ -15,6 +15,8 @@ import yaml
 from google.protobuf.json_format import MessageToDict
 from partner import CLIENT_ID, Site, check_request, jwk, jwks, policy_document, rsa_key, token
 
+from authz.assembly import rules_of
+from authz.edge.settings import load
 from authz.wire.pb.envoy.service.auth.v3.external_auth_pb2 import CheckRequest
 
 AT = "2026-11-23T12:00:00Z"
@@ -195,5 +197,8 @@ def test_lint_tells_errors_notes_and_nothing(site: Site, tmp_path: Path) -> None
 
 
 def test_examples_are_good() -> None:
-    root = Path(__file__).resolve().parents[1]
-    assert run("lint", root / "examples").returncode == 0
+    examples = Path(__file__).resolve().parents[1] / "examples"
+    done = run("lint", examples / "policies", examples / "policies")
+    assert (done.returncode, done.stdout) == (0, "")
+    settings = load(examples / "authz.yaml", {})
+    assert rules_of(settings, examples).trusted_hops == 1

@@ -66,6 +66,12 @@ class Service:
         async with aiohttp.ClientSession() as session, session.get(f"http://{self.ops}{path}") as response:
             return response.status, await response.text()
 
+    async def listens(self) -> bool:
+        try:
+            return (await self.get("/livez"))[0] == 200
+        except aiohttp.ClientError:
+            return False
+
     async def ready(self) -> None:
         async with asyncio.timeout(60):
             while True:
@@ -159,7 +165,8 @@ async def test_hostile_messages_are_denied_and_leave_it_serving(service: Service
         await service.call(b"\0" * (5 * 1024 * 1024), timeout=20)
     assert too_large.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     with pytest.raises(aio.AioRpcError) as unknown:
-        await service.channel.unary_unary("/envoy.service.auth.v3.Authorization/Other")(b"")
+        other: Any = service.channel.unary_unary("/envoy.service.auth.v3.Authorization/Other")
+        await other(b"")
     assert unknown.value.code() is grpc.StatusCode.UNIMPLEMENTED
     assert await service.reason() == "allowed"
 
@@ -233,12 +240,9 @@ async def test_before_the_first_keys_the_answer_is_an_error(site: Site) -> None:
     service = Service(site, issuers=[issuer])
     try:
         async with asyncio.timeout(60):
-            while True:
-                try:
-                    status, text = await service.get("/readyz")
-                    break
-                except aiohttp.ClientError:
-                    await asyncio.sleep(0.05)
+            while not await service.listens():
+                await asyncio.sleep(0.05)
+        status, text = await service.get("/readyz")
         assert status == 503
         assert "issuer a: no keys yet" in text
         with pytest.raises(aio.AioRpcError) as refused:

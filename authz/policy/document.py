@@ -6,9 +6,8 @@ here, into what the rest of the code uses: scopes, limits and microseconds inste
 
 from __future__ import annotations
 
-import re
 from enum import Enum
-from typing import Annotated, Final, Literal, Protocol, Self, TypeVar
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -16,7 +15,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    PlainValidator,
     StringConstraints,
     field_validator,
     model_validator,
@@ -24,30 +22,29 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from authz.policy.duration import parse_duration
+from authz.policy.fields import (
+    COMMON_NAME_MAX,
+    ClientId,
+    ClinicalScope,
+    DnsName,
+    DurationUs,
+    Email,
+    EntryName,
+    Fingerprint,
+    HttpMethod,
+    ObjectName,
+    OtherScope,
+    PrintableName,
+    RoutePath,
+    RouteScope,
+    SanUri,
+    each_named_once,
+    each_once,
+)
 from authz.policy.limits import Calendar, Limit, OnStoreFailure, calendar_limit, rate_limit
-from authz.policy.smart import Scope, parse_scope
 
 API_VERSION: Final = "authz.healthtech.dev/v1alpha1"
 KIND: Final = "ClientPolicy"
-COMMON_NAME_MAX: Final = 64  # X.520 ub-common-name
-DNS_LABEL: Final = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
-_SCOPE_TOKEN: Final = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]{1,256}")  # RFC 6749 section 3.3
-_ROUTE_PATH: Final = re.compile(r"/(?:[A-Za-z0-9_~!$&'()*+,=:@-]|\.(?!\.?(?:/|$))|/(?!/))*")
-
-Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{64}$", to_lower=True)]
-DnsName = Annotated[str, StringConstraints(pattern=rf"^(?:\*\.)?{DNS_LABEL}(?:\.{DNS_LABEL})*$", max_length=253)]
-ObjectName = Annotated[str, StringConstraints(pattern=rf"^{DNS_LABEL}(?:\.{DNS_LABEL})*$", max_length=253)]
-EntryName = Annotated[str, StringConstraints(pattern=rf"^{DNS_LABEL}$", max_length=63)]
-# Envoy writes a URI SAN into x-forwarded-client-cert bare, so these characters could forge a field or an element.
-SanUri = Annotated[
-    str,
-    StringConstraints(
-        pattern=r"^[A-Za-z][A-Za-z0-9+.-]*:[\x21\x23-\x26\x28-\x2B\x2D-\x3A\x3C-\x7E]+$", max_length=2048
-    ),
-]
-Email = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.!#$%&*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+$", max_length=254)]
-PrintableName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=COMMON_NAME_MAX)]
-ClientId = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]+$", min_length=1, max_length=256)]
 
 
 class Mode(Enum):
@@ -69,68 +66,6 @@ class Binding(Enum):
     WHEN_PRESENT = "WhenPresent"
 
 
-class _HasName(Protocol):
-    @property
-    def name(self) -> str: ...
-
-
-Item = TypeVar("Item")
-Named = TypeVar("Named", bound=_HasName)
-
-
-def _unique(items: tuple[Item, ...]) -> tuple[Item, ...]:
-    twice = sorted({str(item) for item in items if items.count(item) > 1})
-    if twice:
-        raise ValueError(f"given twice: {', '.join(twice)}")
-    return items
-
-
-def _uniquely_named(items: tuple[Named, ...]) -> tuple[Named, ...]:
-    _unique(tuple(item.name for item in items))
-    return items
-
-
-def _duration_us(value: object) -> int:
-    if not isinstance(value, str):
-        raise ValueError("expected a duration such as 90s, 15m or 720h")  # noqa: TRY004 pydantic collects ValueError
-    return parse_duration(value)
-
-
-def _clinical_scope(value: object) -> Scope:
-    scope = parse_scope(value) if isinstance(value, str) else None
-    if scope is None:
-        raise ValueError("expected a SMART clinical scope such as patient/Observation.rs or system/*.read")
-    return scope
-
-
-def _other_scope(value: object) -> str:
-    if not isinstance(value, str) or not _SCOPE_TOKEN.fullmatch(value):
-        raise ValueError("expected an OAuth scope: 1 to 256 visible ASCII characters without space, quote or backslash")
-    if "/" in value and value.split("/", 1)[0] in ("patient", "user", "system"):
-        raise ValueError("a clinical scope belongs into spec.scopes")
-    return value
-
-
-def _route_scope(value: object) -> Scope | str:
-    if isinstance(value, str) and (scope := parse_scope(value)) is not None:
-        return scope
-    return _other_scope(value)
-
-
-def _route_path(path: str) -> str:
-    if not _ROUTE_PATH.fullmatch(path):
-        raise ValueError("expected an absolute path without query, encoding, `;`, empty or dot segments")
-    return path
-
-
-DurationUs = Annotated[int, PlainValidator(_duration_us)]
-ClinicalScope = Annotated[Scope, PlainValidator(_clinical_scope)]
-OtherScope = Annotated[str, PlainValidator(_other_scope)]
-RouteScope = Annotated[Scope | str, PlainValidator(_route_scope)]
-RoutePath = Annotated[str, Field(max_length=1024), AfterValidator(_route_path)]
-HttpMethod = Annotated[str, StringConstraints(pattern=r"^[A-Z]{1,16}$")]
-
-
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, alias_generator=to_camel)
 
@@ -139,10 +74,10 @@ class Identity(_Model):
     """What goes into an issued certificate; it never identifies a caller."""
 
     common_name: PrintableName | None = None
-    organizations: Annotated[tuple[PrintableName, ...], Field(max_length=8), AfterValidator(_unique)] = ()
-    uris: Annotated[tuple[SanUri, ...], Field(max_length=8), AfterValidator(_unique)] = ()
-    dns_names: Annotated[tuple[DnsName, ...], Field(max_length=8), AfterValidator(_unique)] = ()
-    emails: Annotated[tuple[Email, ...], Field(max_length=8), AfterValidator(_unique)] = ()
+    organizations: Annotated[tuple[PrintableName, ...], Field(max_length=8), AfterValidator(each_once)] = ()
+    uris: Annotated[tuple[SanUri, ...], Field(max_length=8), AfterValidator(each_once)] = ()
+    dns_names: Annotated[tuple[DnsName, ...], Field(max_length=8), AfterValidator(each_once)] = ()
+    emails: Annotated[tuple[Email, ...], Field(max_length=8), AfterValidator(each_once)] = ()
 
     @field_validator("uris")
     @classmethod
@@ -196,7 +131,7 @@ class Certificate(_Model):
     csr: (
         Annotated[str, StringConstraints(pattern=r"^\s*-----BEGIN CERTIFICATE REQUEST-----", max_length=16384)] | None
     ) = None
-    fingerprints: Annotated[tuple[Fingerprint, ...], Field(max_length=8), AfterValidator(_unique)] = ()
+    fingerprints: Annotated[tuple[Fingerprint, ...], Field(max_length=8), AfterValidator(each_once)] = ()
 
     @model_validator(mode="after")
     def _fits_source(self) -> Self:
@@ -224,18 +159,20 @@ class Revocation(_Model):
     @field_validator("fingerprints")
     @classmethod
     def _each_once(cls, revoked: tuple[RevokedFingerprint, ...]) -> tuple[RevokedFingerprint, ...]:
-        _unique(tuple(entry.sha256 for entry in revoked))
+        each_once(tuple(entry.sha256 for entry in revoked))
         return revoked
 
 
 class Token(_Model):
     required: bool = True
-    issuers: Annotated[tuple[EntryName, ...], Field(min_length=1, max_length=8), AfterValidator(_unique)] | None = None
+    issuers: Annotated[tuple[EntryName, ...], Field(min_length=1, max_length=8), AfterValidator(each_once)] | None = (
+        None
+    )
     binding: Binding = Binding.WHEN_PRESENT
 
 
 class RouteMatch(_Model):
-    methods: Annotated[tuple[HttpMethod, ...], Field(min_length=1, max_length=16), AfterValidator(_unique)] | None = (
+    methods: Annotated[tuple[HttpMethod, ...], Field(min_length=1, max_length=16), AfterValidator(each_once)] | None = (
         None
     )
     path: RoutePath | None = None
@@ -319,10 +256,10 @@ class Spec(_Model):
     certificate: Certificate = Certificate()
     revocation: Revocation = Revocation()
     token: Token = Token()
-    scopes: Annotated[tuple[ClinicalScope, ...], Field(max_length=64), AfterValidator(_unique)] = ()
-    other_scopes: Annotated[tuple[OtherScope, ...], Field(max_length=64), AfterValidator(_unique)] = ()
-    routes: Annotated[tuple[Route, ...], Field(max_length=32), AfterValidator(_uniquely_named)] = ()
-    quotas: Annotated[tuple[Quota, ...], Field(max_length=8), AfterValidator(_uniquely_named)] = ()
+    scopes: Annotated[tuple[ClinicalScope, ...], Field(max_length=64), AfterValidator(each_once)] = ()
+    other_scopes: Annotated[tuple[OtherScope, ...], Field(max_length=64), AfterValidator(each_once)] = ()
+    routes: Annotated[tuple[Route, ...], Field(max_length=32), AfterValidator(each_named_once)] = ()
+    quotas: Annotated[tuple[Quota, ...], Field(max_length=8), AfterValidator(each_named_once)] = ()
     validity: Validity = Validity()
 
     @model_validator(mode="after")

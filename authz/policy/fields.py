@@ -1,0 +1,93 @@
+"""Kinds of values in a ClientPolicy document: each with its bounds, parsed to what the rest of the code uses."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final, Protocol, TypeVar
+
+from pydantic import AfterValidator, Field, PlainValidator, StringConstraints
+
+from authz.policy.duration import parse_duration
+from authz.policy.smart import Scope, parse_scope
+
+COMMON_NAME_MAX: Final = 64  # X.520 ub-common-name
+DNS_LABEL: Final = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
+_SCOPE_TOKEN: Final = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]{1,256}")  # RFC 6749 section 3.3
+_ROUTE_PATH: Final = re.compile(r"/(?:[A-Za-z0-9_~!$&'()*+,=:@-]|\.(?!\.?(?:/|$))|/(?!/))*")
+
+Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{64}$", to_lower=True)]
+DnsName = Annotated[str, StringConstraints(pattern=rf"^(?:\*\.)?{DNS_LABEL}(?:\.{DNS_LABEL})*$", max_length=253)]
+ObjectName = Annotated[str, StringConstraints(pattern=rf"^{DNS_LABEL}(?:\.{DNS_LABEL})*$", max_length=253)]
+EntryName = Annotated[str, StringConstraints(pattern=rf"^{DNS_LABEL}$", max_length=63)]
+# Envoy writes a URI SAN into x-forwarded-client-cert bare, so these characters could forge a field or an element.
+SanUri = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^[A-Za-z][A-Za-z0-9+.-]*:[\x21\x23-\x26\x28-\x2B\x2D-\x3A\x3C-\x7E]+$", max_length=2048
+    ),
+]
+Email = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.!#$%&*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+$", max_length=254)]
+PrintableName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=COMMON_NAME_MAX)]
+ClientId = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]+$", min_length=1, max_length=256)]
+
+
+class _HasName(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+Item = TypeVar("Item")
+Named = TypeVar("Named", bound=_HasName)
+
+
+def each_once(items: tuple[Item, ...]) -> tuple[Item, ...]:
+    twice = sorted({str(item) for item in items if items.count(item) > 1})
+    if twice:
+        raise ValueError(f"given twice: {', '.join(twice)}")
+    return items
+
+
+def each_named_once(items: tuple[Named, ...]) -> tuple[Named, ...]:
+    each_once(tuple(item.name for item in items))
+    return items
+
+
+def _duration_us(value: object) -> int:
+    if not isinstance(value, str):
+        raise ValueError("expected a duration such as 90s, 15m or 720h")  # noqa: TRY004 pydantic collects ValueError
+    return parse_duration(value)
+
+
+def _clinical_scope(value: object) -> Scope:
+    scope = parse_scope(value) if isinstance(value, str) else None
+    if scope is None:
+        raise ValueError("expected a SMART clinical scope such as patient/Observation.rs or system/*.read")
+    return scope
+
+
+def _other_scope(value: object) -> str:
+    if not isinstance(value, str) or not _SCOPE_TOKEN.fullmatch(value):
+        raise ValueError("expected an OAuth scope: 1 to 256 visible ASCII characters without space, quote or backslash")
+    if "/" in value and value.split("/", 1)[0] in ("patient", "user", "system"):
+        raise ValueError("a clinical scope belongs into spec.scopes")
+    return value
+
+
+def _route_scope(value: object) -> Scope | str:
+    if isinstance(value, str) and (scope := parse_scope(value)) is not None:
+        return scope
+    return _other_scope(value)
+
+
+def _route_path(path: str) -> str:
+    if not _ROUTE_PATH.fullmatch(path):
+        raise ValueError("expected an absolute path without query, encoding, `;`, empty or dot segments")
+    return path
+
+
+DurationUs = Annotated[int, PlainValidator(_duration_us)]
+ClinicalScope = Annotated[Scope, PlainValidator(_clinical_scope)]
+OtherScope = Annotated[str, PlainValidator(_other_scope)]
+RouteScope = Annotated[Scope | str, PlainValidator(_route_scope)]
+RoutePath = Annotated[str, Field(max_length=1024), AfterValidator(_route_path)]
+HttpMethod = Annotated[str, StringConstraints(pattern=r"^[A-Z]{1,16}$")]
