@@ -29,7 +29,7 @@ def with_header_map(*headers: tuple[str, str | bytes]) -> Request:
 
 
 def test_request_is_what_envoy_saw() -> None:
-    headers = {"x-request-id": "r-1", "if-none-exist": "a=b"}
+    headers = {"x-request-id": "r-1", "if-none-exist": "a=b", "accept": "application/fhir+json"}
     message = check_request("/fhir/Patient?x=1", "POST", headers=headers, bearer="t", forwarded="f", peer="p")
     assert read(message.SerializeToString(), PEER) == Request(
         method="POST",
