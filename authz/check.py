@@ -12,7 +12,7 @@ from typing import TextIO
 from google.protobuf.json_format import ParseDict, ParseError
 
 from authz.assembly import client_address_of, rules_of, style_of
-from authz.core.decide import Deny, Shadowed, Verdict
+from authz.core.decide import Allow, Deny, Shadowed, Verdict
 from authz.core.grant import held
 from authz.core.quota import Exceeded, Within
 from authz.core.reasons import ANSWERS
@@ -21,12 +21,14 @@ from authz.edge.policies import PolicyFolder
 from authz.edge.settings import Settings, load
 from authz.edge.store.limiter import Limiter
 from authz.edge.store.memory import MemoryStore
-from authz.model import Policies, Reason, Refused, Request
+from authz.model import Grant, Policies, Reason, Refused, Request
 from authz.service import Facts, Rules, Service
 from authz.wire import request as wire_request
 from authz.wire.pb.envoy.service.auth.v3.external_auth_pb2 import CheckRequest
 from authz.wire.ratelimit import retry_after_s
-from authz.wire.response import Style, answer, reason_of
+from authz.wire.response import ALWAYS_REMOVED, Style, answer, reason_of
+
+HTTP_OK = 200
 
 
 class BadRequests(Exception):  # noqa: N818 it is what the file holds
@@ -114,7 +116,10 @@ async def _check(
         request = wire_request.read_message(message, client_address)
         verdict: Verdict = Deny(Refused(Reason.NOT_READY))
         if facts is not None:
-            verdict = await service.judge(request, facts, now_us)
+            try:
+                verdict = await service.judge(request, facts, now_us)
+            except Exception as bug:  # noqa: BLE001 as the service answers it: a denial, and the next request
+                verdict = Deny(Refused(Reason.INTERNAL, type(bug).__name__))
         lines.append(_describe(verdict, request, f"{number:032x}", style))
     return tuple(lines)
 
@@ -127,6 +132,7 @@ def _describe(verdict: Verdict, request: Request, decision_id: str, style: Style
     if isinstance(verdict, Shadowed):
         refused = verdict.refused.reason
         shadow = {"reason": refused.value, "status": ANSWERS[refused].status}
+    remove = [*answered.remove, *ALWAYS_REMOVED] if answered.status == HTTP_OK else []
     return {
         "verdict": "error" if reason is Reason.NOT_READY else "deny" if isinstance(verdict, Deny) else "allow",
         "status": answered.status,
@@ -135,16 +141,20 @@ def _describe(verdict: Verdict, request: Request, decision_id: str, style: Style
         "client": client.id if client is not None else None,
         "policy": client.policy if client is not None else None,
         "subject": claims.subject if claims is not None else None,
-        "scopes": list(held(client, claims).texts) if client is not None and _is_judged(verdict) else [],
+        "scopes": _scopes(verdict),
         "quota": _quota(verdict),
         "shadow": shadow,
-        "headers": {"upstream": answered.upstream, "remove": list(answered.remove), "response": answered.response},
+        "headers": {"upstream": answered.upstream, "remove": remove, "response": answered.response},
     }
 
 
-def _is_judged(verdict: Verdict) -> bool:
-    """Return whether scopes were looked at: a token was verified, or the certificate alone was enough."""
-    return verdict.claims is not None or not isinstance(verdict, Deny)
+def _scopes(verdict: Verdict) -> list[str]:
+    """Return the effective scopes, if any were looked at: of a grant, or of a verified token."""
+    if isinstance(verdict, Allow) and isinstance(verdict.right, Grant):
+        return list(verdict.right.scopes)
+    if verdict.client is None or verdict.claims is None:
+        return []
+    return list(held(verdict.client, verdict.claims).texts)
 
 
 def _quota(verdict: Verdict) -> object:

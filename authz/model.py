@@ -108,6 +108,7 @@ class CertificateFacts(NamedTuple):
     not_before_us: int
     not_after_us: int
     issuer_windows: tuple[tuple[int, int], ...]  # validity of each CA of `identity.clientCa` that signed it
+    uris: tuple[str, ...] = ()  # its URI SANs
 
 
 class Presented(NamedTuple):

@@ -82,7 +82,7 @@ class Service:
         """Return the verdict on one request (design: a decision, in order)."""
         try:
             target = split_target(request.target)  # 1. one reading only
-            require_plain(request)
+            require_plain(request, target.query)
             presented = self._presented(request)
             rule = self._rules.public.match(request.method, target.path)
             if rule is not None:  # 2. needs no token
@@ -168,14 +168,14 @@ class Service:
         client = facts.policies.by_token.get(claims.client_id)
         if client is None:
             raise Refused(Reason.CERTIFICATE_MISSING, "the token's client needs a certificate, or there is none such")
-        trusted = bearer.require_issuer(claims.issuer, facts.trusted, client.issuers)
-        bearer.admit(claims, trusted.issuer, client, None, now_us)
         certificate.require_standing(client, now_us)
         known = self._known(client, now_us)
         if known is not None:
             return known
         right: Grant | Refused
         try:
+            trusted = bearer.require_issuer(claims.issuer, facts.trusted, client.issuers)
+            bearer.admit(claims, trusted.issuer, client, None, now_us)
             right = grant.decide(request, target, client, claims, self._rules.fhir)
         except Refused as refused:
             right = refused
@@ -192,7 +192,7 @@ class Service:
         """Return the verified claims; None where none were sent and the policy lets a certificate suffice."""
         token = bearer.credentials(request.authorization)
         if token is None:
-            if client.token_required:
+            if client.token_required or request.authorization:  # credentials of another kind are not no credentials
                 raise Refused(Reason.TOKEN_MISSING, "no bearer token")
             return None
         claims = self._verified(token, client.issuers, facts, now_us)

@@ -169,7 +169,6 @@ def check_request(
     http = request.attributes.request.http
     http.id = "1234"
     http.method, http.path, http.host, http.protocol = method, target, "api.example.org", "HTTP/2"
-    http.size = -1
     if forwarded is not None:
         http.headers["x-forwarded-client-cert"] = forwarded or xfcc()
     if bearer is not None:

@@ -151,6 +151,11 @@ ORDER: dict[str, tuple[dict[str, Any], Reason, str]] = {
     ),
     "no token": ({}, Reason.TOKEN_MISSING, CLIENT_KEY),
     "basic credentials": ({"headers": {"authorization": "Basic abc"}}, Reason.TOKEN_MISSING, CLIENT_KEY),
+    "token in header and query": (
+        {"target": "/fhir/Patient/123?access_token=x", "bearer": token()},
+        Reason.REQUEST_MALFORMED,
+        ADDRESS_KEY,
+    ),
     "token in the query only": ({"target": "/fhir/Patient/123?access_token=x"}, Reason.TOKEN_MISSING, CLIENT_KEY),
     "bad token": ({"bearer": "x"}, Reason.TOKEN_MALFORMED, CLIENT_KEY),
     "expired token": ({"bearer": token(exp=1)}, Reason.TOKEN_EXPIRED, CLIENT_KEY),
@@ -243,6 +248,8 @@ async def test_certificate_alone_suffices_where_the_policy_says_so() -> None:
     assert isinstance(await bench.judge("/fhir/Patient/9"), Allow)
     assert await bench.reason("/fhir/Observation/9") is Reason.SCOPE_MISSING
     assert await bench.reason("/fhir/Patient/9", bearer="x") is Reason.TOKEN_MALFORMED
+    assert await bench.reason("/fhir/Patient/9", headers={"authorization": "DPoP x"}) is Reason.TOKEN_MISSING
+    assert await bench.reason("/fhir/Patient/9", headers={"authorization": "Bearer\tx"}) is Reason.TOKEN_MALFORMED
     assert await bench.reason("/fhir/Patient/9", bearer=token(scope="patient/*.rs")) is Reason.PATIENT_MISMATCH
 
 
@@ -259,22 +266,37 @@ async def test_verified_token_identifies_a_client_without_certificate() -> None:
 BY_TOKEN: dict[str, tuple[dict[str, Any], dict[str, Any], Reason]] = {
     "no token": ({}, {}, Reason.TOKEN_MISSING),
     "bad signature": ({}, {"bearer": token(key=partner.rsa_key("evil"))}, Reason.TOKEN_SIGNATURE),
-    "expired": ({}, {"bearer": token(exp=1)}, Reason.TOKEN_EXPIRED),
     "client unknown": ({}, {"bearer": token(client_id="other")}, Reason.CERTIFICATE_MISSING),
-    "bound to a certificate": ({}, {"bearer": token(cnf={"x5t#S256": "A" * 43})}, Reason.TOKEN_BINDING),
-    "issuer not its own": ({"token": {"issuers": ["other"]}}, {"bearer": token()}, Reason.TOKEN_ISSUER),
     "suspended": ({"suspended": True}, {"bearer": token()}, Reason.CLIENT_SUSPENDED),
     "unknown certificate besides": ({}, {"bearer": token(), "forwarded": xfcc()}, Reason.CERTIFICATE_UNKNOWN),
 }
 
 
 @pytest.mark.parametrize(("spec", "asked", "reason"), BY_TOKEN.values(), ids=BY_TOKEN.keys())
-async def test_until_its_token_holds_the_address_pays(
+async def test_until_its_signature_holds_the_address_pays(
     spec: dict[str, Any], asked: dict[str, Any], reason: Reason
 ) -> None:
     bench = Bench(policy_document(**NONE, **spec))
     assert await bench.reason(**({"forwarded": None} | asked)) is reason
     assert bench.limiter.spent == [ADDRESS_KEY]
+
+
+SIGNED: dict[str, tuple[dict[str, Any], dict[str, Any], Reason]] = {
+    "expired": ({}, {"exp": 1}, Reason.TOKEN_EXPIRED),
+    "bound to a certificate": ({}, {"cnf": {"x5t#S256": "A" * 43}}, Reason.TOKEN_BINDING),
+    "issuer not its own": ({"token": {"issuers": ["other"]}}, {}, Reason.TOKEN_ISSUER),
+}
+
+
+@pytest.mark.parametrize(("spec", "changes", "reason"), SIGNED.values(), ids=SIGNED.keys())
+async def test_once_its_signature_holds_the_client_pays(
+    spec: dict[str, Any], changes: dict[str, Any], reason: Reason
+) -> None:
+    bench = Bench(policy_document(**NONE, **spec))
+    assert await bench.reason(forwarded=None, bearer=token(**changes)) is reason
+    assert bench.limiter.spent == [CLIENT_KEY]
+    shadow = Bench(policy_document(mode="Shadow", **NONE, **spec))
+    assert isinstance(await shadow.judge(forwarded=None, bearer=token(**changes)), Shadowed)
 
 
 async def test_token_of_a_certificates_client_does_not_pass_without_it() -> None:

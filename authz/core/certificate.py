@@ -49,18 +49,13 @@ def present(
         raise Refused(
             Reason.REQUEST_MALFORMED, f"x-forwarded-client-cert holds {len(elements)} elements, not {trusted_hops}"
         )
-    for element in elements[1:]:
-        if not trusted_proxies.intersection(element.uris):
-            raise Refused(
-                Reason.PROXY_UNTRUSTED, "an element after the client's carries no URI of identity.trustedProxies"
-            )
     certificates = [_of_element(element, authorities) for element in elements]
     if immediate is not None:
         _agree(immediate, certificates[-1])
-    client = certificates[0]
-    if client is not None and client.facts is None and trusted_hops == 1 and immediate is not None:
-        return Presented(client.fingerprint, immediate)
-    return client
+        certificates[-1] = Presented(immediate.fingerprint, immediate)
+    for element, proxy in zip(elements[1:], certificates[1:], strict=True):
+        _require_trusted(element, proxy, trusted_proxies)
+    return certificates[0]
 
 
 def _of_element(element: forwarded.Element, authorities: tuple[x509.Certificate, ...]) -> Presented | None:
@@ -73,6 +68,20 @@ def _of_element(element: forwarded.Element, authorities: tuple[x509.Certificate,
     if facts is not None and facts.fingerprint != fingerprint:
         raise Refused(Reason.CERTIFICATE_MALFORMED, "Hash is not the certificate's")
     return Presented(fingerprint, facts)
+
+
+def _require_trusted(element: forwarded.Element, proxy: Presented | None, trusted_proxies: frozenset[str]) -> None:
+    """Refuse an element that is not a trusted proxy's.
+
+    A whole certificate tells its URIs itself. Otherwise they come from the header, where Envoy writes SANs bare: a SAN
+    that holds `;URI=` would add one, so there must be exactly one, and where Envoy puts it.
+    """
+    if proxy is not None and proxy.facts is not None:
+        trusted = not trusted_proxies.isdisjoint(proxy.facts.uris)
+    else:
+        trusted = len(element.uris) == 1 and element.is_in_order and element.uris[0] in trusted_proxies
+    if not trusted:
+        raise Refused(Reason.PROXY_UNTRUSTED, "an element after the client's carries no URI of identity.trustedProxies")
 
 
 def _agree(immediate: CertificateFacts, rightmost: Presented | None) -> None:
@@ -98,9 +107,25 @@ def read(encoded: str, authorities: tuple[x509.Certificate, ...]) -> Certificate
             not_before_us=epoch_us(certificate.not_valid_before_utc),
             not_after_us=epoch_us(certificate.not_valid_after_utc),
             issuer_windows=tuple(_issuer_windows(certificate, authorities)),
+            uris=_uris(certificate),
         )
-    except (ValueError, TypeError, OverflowError, UnsupportedAlgorithm, x509.UnsupportedGeneralNameType):
+    except (
+        ValueError,
+        TypeError,
+        OverflowError,
+        UnsupportedAlgorithm,
+        x509.UnsupportedGeneralNameType,
+        x509.DuplicateExtension,
+    ):
         raise Refused(Reason.CERTIFICATE_MALFORMED, "not a readable X.509 certificate") from None
+
+
+def _uris(certificate: x509.Certificate) -> tuple[str, ...]:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    return tuple(names.get_values_for_type(x509.UniformResourceIdentifier))
 
 
 def _issuer_windows(

@@ -9,13 +9,13 @@ Source: HL7 FHIR R4 CompartmentDefinition/patient and the targets of its SearchP
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from enum import IntEnum
+from collections.abc import Mapping
+from enum import Enum, IntEnum
 from typing import Final
 
 from authz.core.compartment_r4 import PATIENT_COMPARTMENT
 from authz.core.interaction import WIDENING, Interaction, Kind
-from authz.core.search import Parameter, Parameters
+from authz.core.search import Parameters
 
 Pins = Mapping[str, frozenset[str]]  # parameter → types that it may refer to
 
@@ -33,13 +33,13 @@ class Finding(IntEnum):
     OUTSIDE = 2
 
 
-class _Match(IntEnum):
+class _Match(Enum):
     """What one value of a pinning parameter says."""
 
-    PATIENT = 0
-    SOMETHING_ELSE = 1  # a practitioner, a group, or an untyped id that could be one: it narrows, but does not pin
-    UNREADABLE = 2
-    OTHER_PATIENT = 3
+    PATIENT = "patient"
+    SOMETHING_ELSE = "something else"  # or an untyped id that may be: it narrows, but does not pin
+    UNREADABLE = "unreadable"
+    OTHER_PATIENT = "other patient"
 
 
 def locate(interaction: Interaction, parameters: Parameters, patient: str) -> Finding:
@@ -48,7 +48,7 @@ def locate(interaction: Interaction, parameters: Parameters, patient: str) -> Fi
         case Kind.INSTANCE if interaction.resource_type == "Patient":
             return _same(interaction.id, patient)
         case Kind.EVERYTHING:
-            return max(_same(interaction.id, patient), _narrowing(parameters, {}, patient))
+            return max(_same(interaction.id, patient), _narrowing(parameters, {}, patient)[0])
         case Kind.COMPARTMENT_SEARCH if interaction.resource_type == "Patient":
             return _within_patient(interaction, parameters, patient)
         case Kind.SEARCH:
@@ -65,52 +65,44 @@ def _within_patient(interaction: Interaction, parameters: Parameters, patient: s
     within = interaction.within
     known = within == "*" or (within in PATIENT_COMPARTMENT and within != "Patient")
     certain = Finding.WITHIN if known and interaction.is_readable else Finding.UNDECIDABLE
-    return max(certain, _same(interaction.id, patient), _narrowing(parameters, _PINS.get(within, {}), patient))
+    return max(certain, _same(interaction.id, patient), _narrowing(parameters, _PINS.get(within, {}), patient)[0])
 
 
 def _search(interaction: Interaction, parameters: Parameters, patient: str) -> Finding:
-    pins = _PINS.get(interaction.resource_type, {})
-    pinned = any(
-        _pins(name, pins, parameters, patient) for name in {item.name for item in parameters.items} & pins.keys()
-    )
-    certain = Finding.WITHIN if pinned and interaction.is_readable else Finding.UNDECIDABLE
-    return max(certain, _narrowing(parameters, pins, patient))
-
-
-def _pins(name: str, pins: Pins, parameters: Parameters, patient: str) -> bool:
-    return all(
-        _read(one, pins[name], patient) is _Match.PATIENT
-        for value in parameters.values(name)
-        for one in value.split(",")
-    )
-
-
-def _narrowing(parameters: Parameters, pins: Pins, patient: str) -> Finding:
-    """Return WITHIN if no parameter can widen the result or lead to another patient."""
-    found = Finding.UNDECIDABLE if parameters.is_ambiguous else Finding.WITHIN
-    for item in parameters.items:
-        one = _of_parameter(item, pins, patient)
-        found = max(found, one)
+    found, pinned = _narrowing(parameters, _PINS.get(interaction.resource_type, {}), patient)
+    if found is Finding.WITHIN and not (pinned and interaction.is_readable):
+        return Finding.UNDECIDABLE
     return found
 
 
-def _of_parameter(item: Parameter, pins: Pins, patient: str) -> Finding:
-    code = item.code.lower()
-    if code in WIDENING or "." in item.name:
-        return Finding.UNDECIDABLE
-    if item.code not in pins:
-        # A server that ignores case would read this as a second value of the pin; all pins are lower case.
-        return Finding.UNDECIDABLE if code in pins else Finding.WITHIN
-    if item.name != item.code:
-        return Finding.UNDECIDABLE
-    return _of_values(_read(one, pins[item.code], patient) for one in item.value.split(","))
+def _narrowing(parameters: Parameters, pins: Pins, patient: str) -> tuple[Finding, bool]:
+    """Return WITHIN if no parameter can widen the result or lead to another patient, and whether one pins it.
+
+    A parameter pins if all its values, repeated or comma-joined, are the patient.
+    """
+    found = Finding.UNDECIDABLE if parameters.is_ambiguous else Finding.WITHIN
+    pinned: dict[str, bool] = {}
+    for name, code, value in parameters.items:
+        if code in pins and name == code:
+            read = _read_id if code == "_id" else _read
+            matches = [read(one, pins[code], patient) for one in value.split(",")]
+            pinned[code] = pinned.get(code, True) and all(match is _Match.PATIENT for match in matches)
+            found = max(found, _of_values(matches))
+        elif code.lower() in pins or code.lower() in WIDENING or "." in name:
+            # A modifier on a pin; a pin in other case, which a server may read as one (all are lower); a chain.
+            found = max(found, Finding.UNDECIDABLE)
+    return found, any(pinned.values())
 
 
-def _of_values(matches: Iterable[_Match]) -> Finding:
-    worst = max(matches)
-    if worst is _Match.OTHER_PATIENT:
+def _of_values(matches: list[_Match]) -> Finding:
+    if _Match.OTHER_PATIENT in matches:
         return Finding.OUTSIDE
-    return Finding.UNDECIDABLE if worst is _Match.UNREADABLE else Finding.WITHIN
+    return Finding.UNDECIDABLE if _Match.UNREADABLE in matches else Finding.WITHIN
+
+
+def _read_id(value: str, targets: frozenset[str], patient: str) -> _Match:
+    """`_id` takes a bare id; a server may drop what it cannot read, and then nothing pins."""
+    return _Match.UNREADABLE if "/" in value else _read(value, targets, patient)
 
 
 def _read(value: str, targets: frozenset[str], patient: str) -> _Match:

@@ -1,7 +1,8 @@
 r"""x-forwarded-client-cert, strictly by Envoy's grammar.
 
-Elements are joined by `,`, newest last; pairs inside one by `;`; keys ignore case; a value may be double-quoted with
-`\"` and `\\` inside. Envoy writes By, URI and DNS bare and unescaped, so a certificate's SAN that holds `,` or `;` can
+Elements are joined by `,`, newest last; pairs inside one by `;`; keys ignore case; a value may be double-quoted, and a
+backslash there escapes the next character (subjects come escaped by RFC 2253, too).
+Envoy writes By, URI and DNS bare and unescaped, so a certificate's SAN that holds `,` or `;` can
 forge a pair or an element: what matters is the *number* of elements, which the caller of this module demands.
 
 Source: Envoy, docs/root/configuration/http/http_conn_man/headers.rst (x-forwarded-client-cert).
@@ -18,7 +19,7 @@ HEADER_MAX_CHARACTERS: Final = 65_536  # Envoy's default limit for all headers t
 ELEMENTS_MAX: Final = 16
 REPEATED_MAX: Final = 64  # SANs of one certificate
 
-_PAIR: Final = re.compile(r'([A-Za-z]+)=(?:"((?:[^"\\]|\\["\\])*)"|([^",;\\]*))(?=([,;])|\Z)')
+_PAIR: Final = re.compile(r'([A-Za-z]+)=(?:"((?:[^"\\]|\\.)*)"|([^",;\\]*))(?=([,;])|\Z)')
 _ESCAPED: Final = re.compile(r"\\(.)")
 _ONCE: Final = frozenset({"hash", "cert", "chain", "subject", "issuer"})
 _REPEATED: Final = frozenset({"by", "uri", "dns"})
@@ -31,6 +32,7 @@ class Element(NamedTuple):
     hash: str | None
     cert: str | None  # URL-encoded PEM
     uris: tuple[str, ...]
+    is_in_order: bool = True  # no URI after a DNS: so Envoy writes them, and a forged SAN may not
 
 
 def parse(header: str) -> tuple[Element, ...]:
@@ -56,6 +58,7 @@ def _element(header: str, position: int) -> tuple[Element, int, bool]:
     once: dict[str, str] = {}
     uris: list[str] = []
     repeated = 0
+    is_in_order, seen_dns = True, False
     while True:
         match = _PAIR.match(header, position)
         if match is None:
@@ -72,11 +75,14 @@ def _element(header: str, position: int) -> tuple[Element, int, bool]:
                 raise _malformed(f"more than {REPEATED_MAX} of By, URI and DNS in one element")
             if key == "uri":
                 uris.append(value)
+                is_in_order = is_in_order and not seen_dns
+            seen_dns = seen_dns or key == "dns"
         else:
             raise _malformed("a key that Envoy does not write")
         position = match.end() + 1
         if match[4] != ";":
-            return Element(once.get("hash"), once.get("cert"), tuple(uris)), position, match[4] is None
+            element = Element(once.get("hash"), once.get("cert"), tuple(uris), is_in_order)
+            return element, position, match[4] is None
 
 
 def _malformed(why: str) -> Refused:

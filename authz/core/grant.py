@@ -14,6 +14,7 @@ from authz.policy.document import Route
 from authz.policy.smart import Context, Scope, intersect, parse_scope
 
 _EFFECTIVE_CACHE: Final = 4096  # pairs of token scopes and client; a miss costs tens of µs
+EFFECTIVE_MAX: Final = 256  # scopes; with more the header that carries them would not
 _LETTERS_OF_V1: Final = {"r": "read", "s": "read", "c": "write", "u": "write", "d": "write"}
 
 
@@ -27,7 +28,10 @@ class Effective(NamedTuple):
 
 @lru_cache(maxsize=_EFFECTIVE_CACHE)
 def effective(token_scopes: tuple[str, ...], client: Client) -> Effective:
-    """Return what a token with these scopes may do in the hands of this client."""
+    """Return what a token with these scopes may do in the hands of this client.
+
+    Filters multiply: where more than EFFECTIVE_MAX scopes come of it, nobody meant that, and none is held.
+    """
     found: dict[str, Scope] = {}
     other: dict[str, None] = {}
     for text in token_scopes:
@@ -40,6 +44,8 @@ def effective(token_scopes: tuple[str, ...], client: Client) -> Effective:
             common = intersect(scope, ceiling)
             if common is not None:
                 found.setdefault(common.text, common)
+        if len(found) > EFFECTIVE_MAX:
+            return Effective((), frozenset(), ())
     return Effective(tuple(found.values()), frozenset(other), (*found, *other))
 
 
@@ -87,13 +93,13 @@ def _by_scope(
     covering = [_covering(need, asked, parameters, scopes.clinical) for need in asked.needs]
     if not all(covering):
         missing = tuple(need for need, found in zip(asked.needs, covering, strict=True) if not found)
-        raise _scope_missing(missing, claims)
+        raise _scope_missing(missing, _context(asked, parameters, scopes, claims), claims)
     if all(any(scope.context is not Context.PATIENT for scope in found) for found in covering):
         unreached = _unreached(parameters, scopes.clinical)
         if not unreached:
             return Grant(scopes.texts, covering[0][0].text)
         if not any(scope.context is Context.PATIENT for found in covering for scope in found):
-            raise _scope_missing(unreached, claims)
+            raise _scope_missing(unreached, covering[0][0].context, claims)
     delegated = _within_patient(asked, parameters, claims, rule)
     return Grant(scopes.texts, covering[0][0].text, delegated)
 
@@ -139,9 +145,19 @@ def _within_patient(asked: Interaction, parameters: Parameters, claims: Claims |
     raise Refused(Reason.COMPARTMENT_UNDECIDABLE, "nothing proves that the request stays within the patient")
 
 
-def _scope_missing(missing: tuple[Need, ...], claims: Claims | None) -> Refused:
+def _context(asked: Interaction, parameters: Parameters, scopes: Effective, claims: Claims | None) -> Context:
+    """Return the context in which a scope would have done: the token's own; not `patient/` where it is undecidable."""
+    held = dict.fromkeys(scope.context for scope in scopes.clinical)
+    patient = claims.patient if claims is not None else None
+    if patient is not None and compartment.locate(asked, parameters, patient) is not Finding.UNDECIDABLE:
+        held.setdefault(Context.PATIENT)
+    else:
+        held.pop(Context.PATIENT, None)
+    return next(iter(held), Context.SYSTEM)
+
+
+def _scope_missing(missing: tuple[Need, ...], context: Context, claims: Claims | None) -> Refused:
     """Name the scopes that would have done, in the version (v1 or v2) that the token speaks."""
-    context = Context.PATIENT if claims is not None and claims.patient is not None else Context.SYSTEM
     speaks_v1 = claims is not None and any(text.endswith((".read", ".write", ".*")) for text in claims.scopes)
     needed = dict.fromkeys(
         f"{context.value}/{need.resource_type}.{_LETTERS_OF_V1[need.letter] if speaks_v1 else need.letter}"

@@ -62,8 +62,10 @@ def classify(method: str, segments: tuple[str, ...], parameters: Parameters, *, 
     """
     verb = "GET" if method == "HEAD" else method
     match segments:
-        case () | ("_history",) if verb == "GET" and (segments or parameters):
+        case () if verb == "GET" and parameters:
             return _system_search(parameters)
+        case ("_history",) if verb == "GET":  # `_type` is no parameter of a history, so a server may ignore it
+            return Interaction(Kind.OTHER, (Need("*", "s"),))
         case (kind,) if _TYPE.fullmatch(kind):
             return _on_type(verb, kind, parameters, conditional=conditional)
         case (kind, "_search") if _TYPE.fullmatch(kind) and verb == "POST":
@@ -130,8 +132,8 @@ def _within(kind: str, id_: str, within: str, parameters: Parameters) -> Interac
 def reached(parameters: Parameters) -> tuple[Need, ...]:
     """Return what else a search reaches: included types are read, chained and reverse-included ones searched."""
     needs = dict.fromkeys(need for item in parameters.items for need in _reached_by(item))
-    if parameters.is_ambiguous:
-        needs[Need("*", "s")] = None
+    if parameters.is_ambiguous or not parameters.is_complete:
+        needs |= {Need("*", "r"): None, Need("*", "s"): None}
     return tuple(needs)
 
 
@@ -140,11 +142,11 @@ def _reached_by(item: Parameter) -> tuple[Need, ...]:
     match code:
         case "_include":  # [type]:[parameter]:[target]
             return (Need(_type_or_all(parts[2] if len(parts) == 3 else "*"), "r"),)  # noqa: PLR2004
-        case "_revinclude":  # [type]:[parameter]
-            return (Need(_type_or_all(parts[0]), "s"),)
+        case "_revinclude":  # [type]:[parameter]; some servers split at commas
+            return (Need("*" if "," in item.value else _type_or_all(parts[0]), "s"),)
         case "_has":  # _has:[type]:[reference]:[parameter], and so on inwards
             chain = item.name.split(":")
-            inner = "*" if chain.count("_has") > 1 or "." in item.name else [*chain, "*", "*"][1]
+            inner = "*" if item.name.lower().count("_has") > 1 or "." in item.name else [*chain, "*", "*"][1]
             return (Need(_type_or_all(inner), "s"),)
         case _ if code in WIDENING or "." in item.name:
             return (Need("*", "s"),)

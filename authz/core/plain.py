@@ -10,7 +10,10 @@ from authz.model import Reason, Refused, Request
 _METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")  # RFC 9110 section 5.6.2
 
 
-def require_plain(request: Request) -> None:
+_TOKEN_IN_QUERY: Final = re.compile(r"(?:^|&)access_token=")
+
+
+def require_plain(request: Request, query: str) -> None:
     """Refuse a request that asks the upstream to read it differently than it was decided.
 
     Raises:
@@ -23,3 +26,5 @@ def require_plain(request: Request) -> None:
     if request.authorization is not None and "," in request.authorization:
         # Envoy joins repeats with a comma, and a bearer token has none (RFC 6750 section 2.1).
         raise Refused(Reason.REQUEST_MALFORMED, "more than one Authorization value", challenge=True)
+    if request.authorization and _TOKEN_IN_QUERY.search(query):
+        raise Refused(Reason.REQUEST_MALFORMED, "a token in the header and one in the query", challenge=True)

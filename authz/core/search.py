@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final, NamedTuple
 from urllib.parse import unquote_plus
 
 PARAMETERS_MAX: Final = 256
 # A `;` once separated parameters (HTML 4.01 appendix B.2.2), and some servers still split there.
-_SEPARATOR_AT_FAULT: Final = ";"
+_SEPARATOR: Final = ";"
+# The one place where FHIR itself writes it: a media type with its version.
+_FORMAT: Final = re.compile(r"_format=[A-Za-z0-9.+/%-]+;\s*fhirVersion=[0-9.]+")
 
 
 class Parameter(NamedTuple):
@@ -36,7 +39,7 @@ def read(query: str, form: str | None, *, has_body: bool) -> Parameters:
     """Return the parameters of a query and, for a search by POST (`has_body`), of its form; None: it was not seen."""
     texts = [text for text in (query, form) if text]
     pairs = [pair for text in texts for pair in text.split("&") if pair]
-    ambiguous = len(pairs) > PARAMETERS_MAX or any(_SEPARATOR_AT_FAULT in text for text in texts)
+    ambiguous = len(pairs) > PARAMETERS_MAX or any(_SEPARATOR in pair and not _FORMAT.fullmatch(pair) for pair in pairs)
     items = tuple(_parameter(pair) for pair in pairs[:PARAMETERS_MAX])
     return Parameters(items, not has_body or form is not None, ambiguous)
 

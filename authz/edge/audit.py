@@ -23,7 +23,7 @@ from authz.core.reasons import ANSWERS
 from authz.model import Grant, Request
 
 LINES_MAX: Final = 65_536  # some 40 MB; at 1,000 decisions a second a minute of a reader that stands still
-GATHER_S: Final = 0.02  # a thread woken for each line would take the interpreter from a decision each time
+GATHER_S: Final = 0.1  # a thread woken for each line would take the interpreter from a decision each time
 _TEXT_MAX: Final = 1_024
 _PARAMETERS_MAX: Final = 64
 _BATCH: Final = 1_024

@@ -23,7 +23,7 @@ EntryName = Annotated[str, StringConstraints(pattern=rf"^{DNS_LABEL}$", max_leng
 SanUri = Annotated[
     str,
     StringConstraints(
-        pattern=r"^[A-Za-z][A-Za-z0-9+.-]*:[\x21\x23-\x26\x28-\x2B\x2D-\x3A\x3C-\x7E]+$", max_length=2048
+        pattern=r"^[A-Za-z][A-Za-z0-9+.-]*:[\x21\x23-\x26\x28-\x2B\x2D-\x3A\x3C-\x5B\x5D-\x7E]+$", max_length=2048
     ),
 ]
 Email = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.!#$%&*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+$", max_length=254)]

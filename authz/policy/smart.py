@@ -21,6 +21,7 @@ _SCOPE: Final = re.compile(
 )
 # Modifiers, chains, _filter and _has inside a scope are experimental in SMART 2.2: servers differ in what they do
 _EXPERIMENTAL_NAME: Final = re.compile(r"^$|[:.%]|^_filter$|^_has$")
+_TOKEN: Final = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")  # RFC 6749 section 3.3: else it could be two, or a header
 _ENCODING_AT_FAULT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
@@ -56,7 +57,7 @@ def parse_scope(text: str) -> Scope | None:
     Letters out of order, unknown letters, an empty suffix, and v1 with filters are none: SMART leaves them
     to the server, and what is read as something else than it was written grants too much.
     """
-    if len(text) > SCOPE_MAX_CHARACTERS:
+    if len(text) > SCOPE_MAX_CHARACTERS or not _TOKEN.fullmatch(text):
         return None
     match = _SCOPE.fullmatch(text)
     if match is None:

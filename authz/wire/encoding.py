@@ -17,17 +17,17 @@ from authz.core.decide import Shadowed, Verdict
 from authz.model import Reason
 from authz.wire.pb.envoy.config.core.v3.base_pb2 import HeaderValueOption
 from authz.wire.pb.envoy.service.auth.v3.external_auth_pb2 import CheckResponse
-from authz.wire.response import Answered, Headers, reason_of
+from authz.wire.response import ALWAYS_REMOVED, Answered, Headers, reason_of
 
 # gRPC codes by HTTP status (google.rpc.Code); Envoy looks only at whether it is OK.
 _CODES: Final = {400: 3, 401: 16, 403: 7, 429: 8, 503: 14}
 _PARTS_MAX: Final = 8_192  # of each kind; a part holds one header of at most some kB, nearly always far less
 _ID: Final = "x-decision-id"
-_PASSING: Final = frozenset({_ID, "ratelimit"})  # values that do not come again
+_PLACEHOLDER: Final = b"0" * 32  # as long as every decision id, so that the lengths around it stay true
 
 
 def encode(answered: Answered, verdict: Verdict, decision_id: str) -> bytes:
-    """Return the serialised CheckResponse."""
+    """Return the serialised CheckResponse; a decision id has 32 characters."""
     client = verdict.client
     frame = _frame(
         reason_of(verdict),
@@ -49,13 +49,13 @@ def encode(answered: Answered, verdict: Verdict, decision_id: str) -> bytes:
 
 def _allowed(answered: Answered, decision_id: str) -> list[bytes]:
     parts = [_upstream_header(name, value) for name, value in answered.upstream.items() if name != _ID]
-    parts += [_response_header(name, value) for name, value in answered.response.items() if name not in _PASSING]
-    passing = CheckResponse()
-    passing.dynamic_metadata.fields["decision_id"].string_value = decision_id
-    ok = passing.ok_response
-    _set_headers(ok.headers, {_ID: decision_id})
-    _set_headers(ok.response_headers_to_add, {n: answered.response[n] for n in _PASSING if n in answered.response})
-    parts.append(passing.SerializeToString())
+    for name, value in answered.response.items():
+        if name == _ID:
+            parts.append(_IDENTIFIED.replace(_PLACEHOLDER, decision_id.encode()))
+        elif name == "ratelimit":  # its values do not come again
+            parts.append(_response_header.__wrapped__(name, value))
+        else:
+            parts.append(_response_header(name, value))
     return parts
 
 
@@ -73,7 +73,7 @@ def _frame(reason: Reason, client: str, policy: str, shadow: str) -> bytes:
 @lru_cache(maxsize=_PARTS_MAX)
 def _removed(names: tuple[str, ...]) -> bytes:
     response = CheckResponse()
-    response.ok_response.headers_to_remove.extend(names)
+    response.ok_response.headers_to_remove.extend((*names, *ALWAYS_REMOVED))
     return response.SerializeToString()
 
 
@@ -98,3 +98,14 @@ def _set_headers(options: RepeatedCompositeFieldContainer[HeaderValueOption], he
         option.append_action = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
         option.header.key = name
         option.header.value = value
+
+
+def _identified(decision_id: str) -> bytes:
+    response = CheckResponse()
+    response.dynamic_metadata.fields["decision_id"].string_value = decision_id
+    _set_headers(response.ok_response.headers, {_ID: decision_id})
+    _set_headers(response.ok_response.response_headers_to_add, {_ID: decision_id})
+    return response.SerializeToString()
+
+
+_IDENTIFIED: Final = _identified(_PLACEHOLDER.decode())

@@ -20,6 +20,7 @@ _METHOD_OVERRIDES: Final = frozenset({"x-http-method-override", "x-http-method",
 _READ: Final = frozenset(
     {
         "authorization",
+        "content-length",
         "content-type",
         "if-none-exist",
         "x-envoy-auth-partial-body",
@@ -29,6 +30,7 @@ _READ: Final = frozenset(
         *_METHOD_OVERRIDES,
     }
 )
+_DISGUISED: Final = _METHOD_OVERRIDES | {"if-none-exist"}
 _FORM_TYPE: Final = re.compile(r"application/x-www-form-urlencoded(?:\s*;\s*charset=utf-8)?", re.IGNORECASE)
 _FORM: Final = re.compile(r"(?:[!-$&-~]|%[0-9A-Fa-f]{2})*")
 
@@ -89,9 +91,9 @@ def _headers(http: AttributeContext.HttpRequest) -> dict[str, str]:
 def _collect(found: dict[str, str], name: str, value: str) -> None:
     name = name.lower()
     if name not in _READ:
-        # WSGI and CGI upstreams read `_` as `-`, so a caller can spell a method override that way too.
+        # WSGI and CGI upstreams read `_` as `-`, so a caller can spell what asks the upstream for more that way too.
         name = name.replace("_", "-")
-        if name not in _METHOD_OVERRIDES:
+        if name not in _DISGUISED:
             return
     found[name] = f"{found[name]},{value}" if name in found else value
 
@@ -106,9 +108,16 @@ def _address(source: AttributeContext.Peer, forwarded_for: str | None, client_ad
 
 
 def _form(http: AttributeContext.HttpRequest, headers: dict[str, str]) -> str | None:
-    """Return a form body that is certainly complete; Envoy may cut it (`allow_partial_message`) or not send it."""
+    """Return a form body that is certainly complete, None if it may have been cut or kept from us.
+
+    Without `with_request_body` Envoy sends no body and `size` 0, whatever the caller sends; with it, Envoy itself says
+    by `x-envoy-auth-partial-body` whether it cut anything, and drops what a caller says there. Measured, Envoy 1.40.0.
+    """
     body = http.raw_body or http.body.encode()
-    if http.size != len(body) or headers.get("x-envoy-auth-partial-body", "false") != "false":
+    declared = headers.get("content-length")
+    if declared == "0" and not body:
+        return ""
+    if headers.get("x-envoy-auth-partial-body") != "false" or declared not in (None, str(len(body))):
         return None
     if not body:
         return ""

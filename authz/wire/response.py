@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass
 from itertools import product
 from typing import Final, NamedTuple
+from urllib.parse import unquote
 
 from authz.core import grant
 from authz.core.decide import Allow, Deny, Shadowed, Verdict
@@ -59,7 +60,7 @@ class Answered(NamedTuple):
 
     status: int
     upstream: Headers
-    remove: tuple[str, ...]
+    remove: tuple[str, ...]  # besides ALWAYS_REMOVED
     response: Headers
     body: str
 
@@ -75,7 +76,7 @@ def answer(verdict: Verdict, decision_id: str, target: str, style: Style) -> Ans
         remove.append("authorization")
     if style.remove_xfcc:
         remove.append("x-forwarded-client-cert")
-    return Answered(200, upstream, (*remove, *ALWAYS_REMOVED), response, "")
+    return Answered(200, upstream, tuple(remove), response, "")
 
 
 def _identity(verdict: Allow | Shadowed, decision_id: str) -> Headers:
@@ -126,6 +127,7 @@ def _challenge(refused: Refused) -> str | None:
 
 
 def _is_fhir(target: str, base_path: str) -> bool:
+    target = unquote(target.partition("?")[0])  # as it was judged, also where it was refused for its encoding
     return target.startswith(base_path) and target[len(base_path) : len(base_path) + 1] in ("", "/", "?")
 
 

@@ -147,6 +147,8 @@ ATTACKS = {
     "NaN": (raw_token(RS, json.dumps(claims() | {"exp": float("nan")}).encode()), Reason.TOKEN_MALFORMED),
     "Infinity": (raw_token(RS, json.dumps(claims() | {"exp": float("inf")}).encode()), Reason.TOKEN_MALFORMED),
     "exp 1e400": (raw_token(RS, json.dumps(claims(exp=None))[:-1].encode() + b',"exp":1e400}'), Reason.TOKEN_MALFORMED),
+    "exp of 400 digits": (raw_token(RS, claims(exp=10**400)), Reason.TOKEN_MALFORMED),
+    "nbf of 400 digits": (raw_token(RS, claims(nbf=-(10**400))), Reason.TOKEN_MALFORMED),
     "exp missing": (token(exp=None), Reason.TOKEN_MALFORMED),
     "exp null": (raw_token(RS, claims() | {"exp": None}), Reason.TOKEN_MALFORMED),
     "exp a string": (raw_token(RS, claims(exp="9999999999")), Reason.TOKEN_MALFORMED),
@@ -337,7 +339,6 @@ CREDENTIALS = {
     "bearer abc": "abc",
     "BEARER   abc": "abc",
     " Bearer abc ": "abc",
-    "Bearer a b": "a b",
     "Basic dXNlcjpwYXNz": None,
     "BearerX abc": None,
     "": None,
@@ -350,7 +351,7 @@ def test_scheme_ignores_case_and_other_schemes_carry_no_token(value: str, expect
     assert bearer.credentials(None) is None
 
 
-@pytest.mark.parametrize("value", ["Bearer", "Bearer ", "bearer\t"])
+@pytest.mark.parametrize("value", ["Bearer", "Bearer ", "bearer\t", "Bearer a b", "Bearer\ta", "Bearer \ta"])
 def test_scheme_without_token_is_malformed(value: str) -> None:
     with pytest.raises(Refused) as refused:
         bearer.credentials(value)

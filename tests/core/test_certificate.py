@@ -119,7 +119,9 @@ def test_client_is_the_first_element_behind_trusted_proxies() -> None:
 
 
 def test_source_certificate_is_compared_with_the_proxys_element_on_two_hops() -> None:
-    presented = present(f"{ELEMENT},{GATEWAYS}", OTHER.encoded, hops=2, proxies=(GATEWAY,))
+    gateway = partner.certificate("gateway", uris=(GATEWAY,))
+    header = f"{ELEMENT},Hash={gateway.fingerprint};URI={GATEWAY}"
+    presented = present(header, gateway.encoded, hops=2, proxies=(GATEWAY,))
     assert presented == Presented(MINE.fingerprint, None)
     assert (
         reason_of_present(f"{ELEMENT},{GATEWAYS}", MINE.encoded, hops=2, proxies=(GATEWAY,))
@@ -131,6 +133,28 @@ def test_source_certificate_is_compared_with_the_proxys_element_on_two_hops() ->
 def test_every_later_element_must_be_a_trusted_proxy(uri: str) -> None:
     header = f"{ELEMENT},Hash={OTHER.fingerprint}{uri}"
     assert reason_of_present(header, hops=2, proxies=(GATEWAY,)) is Reason.PROXY_UNTRUSTED
+
+
+FORGED = {
+    "a URI added by a SAN": f"Hash={OTHER.fingerprint};URI=spiffe://evil/x;URI={GATEWAY}",
+    "a URI added by a DNS SAN": f"Hash={OTHER.fingerprint};DNS=a;URI={GATEWAY}",
+    "no URI": f"Hash={OTHER.fingerprint}",
+    "a whole certificate of another": f"{partner.xfcc(OTHER)}".replace("spiffe://example.org/client/x", GATEWAY),
+}
+
+
+@pytest.mark.parametrize("element", FORGED.values(), ids=FORGED.keys())
+def test_a_san_cannot_forge_a_trusted_proxy(element: str) -> None:
+    assert reason_of_present(f"{ELEMENT},{element}", hops=2, proxies=(GATEWAY,)) is Reason.PROXY_UNTRUSTED
+
+
+def test_a_whole_certificate_tells_its_own_uris() -> None:
+    forged = partner.certificate("evil", uris=(f"{GATEWAY};DNS=x",))
+    header = f"{ELEMENT},Hash={forged.fingerprint};URI={GATEWAY};DNS=x"
+    assert reason_of_present(header, forged.encoded, hops=2, proxies=(GATEWAY,)) is Reason.PROXY_UNTRUSTED
+    nameless = partner.certificate("nameless")
+    header = f"{ELEMENT},Hash={nameless.fingerprint};URI={GATEWAY}"
+    assert reason_of_present(header, nameless.encoded, hops=2, proxies=(GATEWAY,)) is Reason.PROXY_UNTRUSTED
 
 
 def client(**changes: Any) -> Client:

@@ -76,6 +76,7 @@ ORDINARY = [
     "GET /fhir/Observation?patient=123&code=8480-6,8462-4&_total=accurate&_format=json",
     "GET /fhir/Observation?patient=123&code:in=http://example.org/vs&_lastUpdated=gt2026-01-01",
     "GET /fhir/Observation?patient=123&performer=Practitioner/9",
+    "GET /fhir/Observation?patient=123&_format=application/fhir+json;fhirVersion=4.0",
     "GET /fhir/Observation?patient=123&value-quantity=gt5.4%7Chttp://unitsofmeasure.org%7Cmg",
     "GET /fhir/Condition?patient=123&clinical-status=active&category:not=x",
     "GET /fhir/Condition?subject=Patient/123",
@@ -107,6 +108,11 @@ TRAPS = {
     "search without parameters": ("GET /fhir/Observation", Reason.COMPARTMENT_UNDECIDABLE),
     "patients by name": ("GET /fhir/Patient?name=x", Reason.COMPARTMENT_UNDECIDABLE),
     "patients by link": ("GET /fhir/Patient?link=Patient/123", Reason.COMPARTMENT_UNDECIDABLE),
+    "typed id of a patient search": ("GET /fhir/Patient?_id=Patient/123", Reason.COMPARTMENT_UNDECIDABLE),
+    "semicolon in the format": (
+        "GET /fhir/Observation?patient=123&_format=json;patient=124",
+        Reason.COMPARTMENT_UNDECIDABLE,
+    ),
     "linked patients": ("GET /fhir/Patient/123/Patient", Reason.COMPARTMENT_UNDECIDABLE),
     "empty pin": ("GET /fhir/Observation?patient=", Reason.COMPARTMENT_UNDECIDABLE),
     "pin and empty": ("GET /fhir/Observation?patient=123,", Reason.COMPARTMENT_UNDECIDABLE),
@@ -201,10 +207,10 @@ SCOPES = {
     "empty suffix": ("GET /fhir/Patient/123", ["patient/Patient."], "patient/Patient.r"),
     "v1 with filter": ("GET /fhir/Patient/123", ["patient/Patient.read?x=y"], "patient/Patient.r"),
     "launch grants nothing": ("GET /fhir/Patient/123", ["launch/patient", "openid", "fhirUser"], "patient/Patient.r"),
-    "conditional create": ("PUT /fhir/Observation?code=x", ["system/Observation.u"], "patient/Observation.s"),
+    "conditional create": ("PUT /fhir/Observation?code=x", ["system/Observation.u"], "system/Observation.s"),
     "everything": ("GET /fhir/Patient/123/$everything", ["patient/Patient.rs"], "patient/*.r patient/*.s"),
     "all types": ("GET /fhir/Patient/123/*", ["patient/Observation.rs"], "patient/*.s"),
-    "system search": ("GET /fhir?_type=Patient,Encounter", ["system/Patient.s"], "patient/Encounter.s"),
+    "system search": ("GET /fhir?_type=Patient,Encounter", ["system/Patient.s"], "system/Encounter.s"),
     "filter carried": (
         "GET /fhir/Observation?patient=123&category=lab",
         ["patient/Observation.rs?category=lab"],
@@ -238,12 +244,12 @@ SCOPES = {
     "filter does not read": (
         "GET /fhir/Observation/1",
         ["system/Observation.rs?category=lab"],
-        "patient/Observation.r",
+        "system/Observation.r",
     ),
     "filter does not write": (
         "PUT /fhir/Observation/1",
         ["system/Observation.u?category=lab"],
-        "patient/Observation.u",
+        "system/Observation.u",
     ),
     "two filters need both": (
         "GET /fhir/Observation?patient=123&category=lab",
@@ -258,7 +264,7 @@ SCOPES = {
     "include of an ungranted type": (
         "GET /fhir/Observation?_include=Observation:subject:Patient",
         ["system/Observation.rs"],
-        "patient/Patient.r",
+        "system/Patient.r",
     ),
     "include of a granted type": (
         "GET /fhir/Observation?_include=Observation:subject:Patient",
@@ -268,7 +274,7 @@ SCOPES = {
     "include granted with a filter only": (
         "GET /fhir/Observation?_revinclude=Provenance:target",
         ["system/Observation.rs", "system/Provenance.s?x=y"],
-        "patient/Provenance.s",
+        "system/Provenance.s",
     ),
 }
 
@@ -335,6 +341,25 @@ def test_search_by_post_is_pinned_by_its_form_and_undecidable_without() -> None:
     assert reason(line + "?patient=123", *READ, form="patient=124") is Reason.PATIENT_MISMATCH
     assert reason(line + "?patient=123", *READ, form=None) is Reason.COMPARTMENT_UNDECIDABLE
     assert reason("POST /fhir/Patient/123/Observation/_search", *READ, form=None) is Reason.COMPARTMENT_UNDECIDABLE
+
+
+def test_unseen_form_may_include_anything() -> None:
+    line = "POST /fhir/Observation/_search?code=1"
+    assert reason(line, "user/Observation.rs", form=None) is Reason.SCOPE_MISSING
+    assert decide(line, "user/Observation.rs", form="date=2026")
+    assert decide(line, "user/*.rs", form=None)
+
+
+def test_challenge_names_no_patient_scope_that_would_not_do() -> None:
+    with pytest.raises(Refused) as refused:
+        decide("GET /fhir/Observation/5", "user/Observation.rs?category=lab")
+    assert refused.value.needed == ("user/Observation.r",)
+
+
+def test_scopes_that_multiply_beyond_reason_are_none() -> None:
+    token = tuple(f"patient/*.rs?a={number}" for number in range(500))
+    policy = client(*(f"patient/Observation.rs?b={number}" for number in range(64)))
+    assert grant.effective(token, policy).texts == ()
 
 
 def test_writes_within_the_patient_record_itself_pass() -> None:

@@ -27,7 +27,7 @@ NEEDS = {
     "POST Observation/_search": "Observation.s",
     "GET Observation/_history": "Observation.s",
     "GET _history": "*.s",
-    "GET _history?_type=Patient": "Patient.s",
+    "GET _history?_type=Patient": "*.s",
     "GET ?_type=Patient,Observation": "Patient.s Observation.s",
     "GET ?_type=Patient&_type=Encounter": "Patient.s Encounter.s",
     "GET ?name=x": "*.s",
@@ -125,6 +125,8 @@ REACHED = {
     "_revinclude=Provenance:target": "Provenance.s",
     "_revinclude:iterate=Provenance:target": "Provenance.s",
     "_revinclude=*": "*.s",
+    "_revinclude=Provenance:target,Observation:subject": "*.s",
+    "_has:Observation:patient:_HAS:AuditEvent:entity:agent=x": "*.s",
     "_has:Observation:patient:code=x": "Observation.s",
     "_has:Observation:patient:_has:AuditEvent:entity:agent=x": "*.s",
     "_has=x": "*.s",
@@ -135,7 +137,7 @@ REACHED = {
     "_query=x": "*.s",
     "_graph=x": "*.s",
     "_INCLUDE=Observation:subject:Patient": "Patient.r",
-    "code=x;_include=a": "*.s",
+    "code=x;_include=a": "*.r *.s",
 }
 
 
