@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from authz.core.quota import Exceeded, Unknown, Within
 from authz.model import Claims, Client, Grant, Reason, Refused
@@ -32,15 +31,13 @@ NEVER_SHADOWED: Final = frozenset(
 Quota = Within | Exceeded | Unknown
 
 
-@dataclass(frozen=True, slots=True)
-class Public:
+class Public(NamedTuple):
     """The right by which a public route passes, with or without a client."""
 
     rule: str
 
 
-@dataclass(frozen=True, slots=True)
-class Allow:
+class Allow(NamedTuple):
     """The request passes: by which right, within which quota, as whom."""
 
     right: Grant | Public
@@ -49,8 +46,7 @@ class Allow:
     claims: Claims | None
 
 
-@dataclass(frozen=True, slots=True)
-class Shadowed:
+class Shadowed(NamedTuple):
     """The request passes only because its client is in Shadow mode; Enforce would have refused it."""
 
     refused: Refused
@@ -59,8 +55,7 @@ class Shadowed:
     claims: Claims | None
 
 
-@dataclass(frozen=True, slots=True)
-class Deny:
+class Deny(NamedTuple):
     """The request is refused; who asked, as far as that was established, and the quota if it was asked."""
 
     refused: Refused

@@ -7,6 +7,7 @@ which Envoy, Kong and others still write; RFC 9110 section 10.2.3 (`Retry-After`
 from __future__ import annotations
 
 from enum import Enum
+from functools import lru_cache
 from typing import Final
 
 from authz.core.quota import SECOND_US, Exceeded, Level, Unknown, Within
@@ -33,11 +34,15 @@ def retry_after_s(exceeded: Exceeded) -> int:
 
 
 def _ietf(levels: tuple[Level, ...]) -> Fields:
-    policies = ", ".join(
-        f'"{level.name}";q={level.quota};w={max(1, round(level.window_us / SECOND_US))}' for level in levels
-    )
-    left = ", ".join(f'"{level.name}";r={level.remaining};t={_seconds(level.reset_us)}' for level in levels)
+    policies = _policies(tuple([(level.name, level.quota, level.window_us) for level in levels]))
+    left = ", ".join([f'"{level.name}";r={level.remaining};t={_seconds(level.reset_us)}' for level in levels])
     return [("ratelimit-policy", policies), ("ratelimit", left)]
+
+
+@lru_cache(maxsize=4_096)
+def _policies(terms: tuple[tuple[str, int, int], ...]) -> str:
+    """Return the part that is the same in every answer under the same limits: name, quota, window in µs."""
+    return ", ".join(f'"{name}";q={quota};w={max(1, round(window_us / SECOND_US))}' for name, quota, window_us in terms)
 
 
 def _legacy(levels: tuple[Level, ...]) -> Fields:

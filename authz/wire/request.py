@@ -60,18 +60,19 @@ def read_message(check: CheckRequest, client_address: ClientAddress) -> Request:
     http = attributes.request.http
     source = attributes.source
     headers = _headers(http)
+    method = http.method
     return Request(
-        method=http.method,
-        target=http.path,
-        host=http.host,
-        request_id=headers.get("x-request-id", http.id),
-        address=_address(source, headers.get("x-forwarded-for"), client_address),
-        authorization=headers.get("authorization"),
-        forwarded=headers.get("x-forwarded-client-cert"),
-        certificate=source.certificate or None,
-        is_overridden=not _METHOD_OVERRIDES.isdisjoint(headers),
-        is_conditional="if-none-exist" in headers,
-        form=_form(http, headers) if http.method == "POST" else None,
+        method,
+        http.path,
+        http.host,
+        headers.get("x-request-id") or http.id,
+        _address(source, headers.get("x-forwarded-for"), client_address),
+        headers.get("authorization"),
+        headers.get("x-forwarded-client-cert"),
+        source.certificate or None,
+        not _METHOD_OVERRIDES.isdisjoint(headers),
+        "if-none-exist" in headers,
+        _form(http, headers) if method == "POST" else None,
     )
 
 
@@ -81,7 +82,9 @@ def _headers(http: AttributeContext.HttpRequest) -> dict[str, str]:
     joined = http.headers
     for name in joined:
         # Envoy writes names in lower case; the others are looked at only if they could be one of ours in disguise.
-        if name in _READ or "_" in name or not name.islower():
+        if name in _READ and name not in found:
+            found[name] = joined[name]
+        elif "_" in name or not name.islower():
             _collect(found, name, joined[name])
     for header in http.header_map.headers:
         _collect(found, header.key, header.value or header.raw_value.decode("latin-1"))

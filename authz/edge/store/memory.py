@@ -20,7 +20,7 @@ class MemoryStore:
     """
 
     def __init__(self, keys_max: int = KEYS_MAX) -> None:
-        self._states: OrderedDict[str, tuple[State, int]] = OrderedDict()
+        self._states: OrderedDict[str, tuple[State, tuple[Limit, ...]]] = OrderedDict()
         self._keys_max = keys_max
         self.forgotten = 0  # states dropped before they were idle
 
@@ -38,14 +38,14 @@ class MemoryStore:
         if state is not None:
             if found is None:
                 self._make_room(now_us)
-            self._states[key] = state, expires_us(state, limits)
+            self._states[key] = state, limits
             self._states.move_to_end(key)
         return outcome
 
     def _make_room(self, now_us: int) -> None:
         for _ in range(min(_SWEEP, len(self._states))):
-            key, (_, until_us) = next(iter(self._states.items()))
-            if until_us <= now_us:
+            key, (state, limits) = next(iter(self._states.items()))
+            if expires_us(state, limits) <= now_us:
                 del self._states[key]
             else:
                 break
