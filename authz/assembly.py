@@ -93,18 +93,25 @@ def _authorities(settings: Settings, folder: Path, mistakes: list[str]) -> tuple
 def _check_tls(tls: Tls | None, mistakes: list[str]) -> None:
     if tls is None:
         return
-    _try("listen.tls.cert", tls.cert, _require_certificates, mistakes, "expected PEM certificates")
-    _try("listen.tls.key", tls.key, _require_key, mistakes, "expected an unencrypted PEM private key")
+    certified: list[object] = []
+    held: list[object] = []
+
+    def read_certificate(data: bytes) -> None:
+        certified.append(x509.load_pem_x509_certificates(data)[0].public_key())
+
+    def read_key(data: bytes) -> None:
+        held.append(load_pem_private_key(data, None).public_key())
+
+    _try("listen.tls.cert", tls.cert, read_certificate, mistakes, "expected PEM certificates")
+    _try("listen.tls.key", tls.key, read_key, mistakes, "expected an unencrypted PEM private key")
+    if certified and held and certified != held:
+        mistakes.append(f"listen.tls.key: {tls.key}: not the key of the certificate in {tls.cert}")
     if tls.client_ca is not None:
         _try("listen.tls.clientCa", tls.client_ca, _require_certificates, mistakes, "expected PEM certificates")
 
 
 def _require_certificates(data: bytes) -> None:
     x509.load_pem_x509_certificates(data)
-
-
-def _require_key(data: bytes) -> None:
-    load_pem_private_key(data, None)
 
 
 def _require_jwks(data: bytes) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from partner import Site, certificate
 
 from authz.assembly import client_address_of, rules_of, style_of
@@ -199,6 +200,17 @@ def test_files_that_the_settings_name_are_read_and_told_all_at_once(tmp_path: Pa
     ]
     assert all(str(tmp_path) in mistake for mistake in found)
     assert not any("not PEM" in mistake for mistake in found)
+
+
+def test_key_of_another_certificate_is_told(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        made = certificate(name)
+        (tmp_path / f"{name}.crt").write_text(made.pem)
+        pem = made.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        (tmp_path / f"{name}.key").write_bytes(pem)
+    rules_of(read(tmp_path, listen={"tls": {"cert": "one.crt", "key": "one.key"}}), tmp_path)
+    with pytest.raises(Misconfigured, match="not the key of the certificate"):
+        rules_of(read(tmp_path, listen={"tls": {"cert": "one.crt", "key": "two.key"}}), tmp_path)
 
 
 def test_rules_and_style_are_what_the_settings_say(site: Site) -> None:
