@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -64,7 +65,13 @@ def _instant(text: str) -> int:
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
+# gRPC 1.85 listens through its new event engine. With the poller it always had, a call takes a tenth less CPU, measured
+# side by side with `make bench` (1.45 instead of 1.6 times an empty server). Read when grpc is first loaded.
+GRPC_EXPERIMENTS = "-event_engine_listener"
+
+
 def _serve(parsed: argparse.Namespace) -> int:
+    os.environ.setdefault("GRPC_EXPERIMENTS", GRPC_EXPERIMENTS)
     from authz.edge.overrides import Misconfigured  # noqa: PLC0415 each command loads what it needs, and no more
     from authz.serve import serve  # noqa: PLC0415
 
