@@ -42,8 +42,15 @@ class Authz:
         self._style = style_of(settings)
         self._client_address = client_address_of(settings)
         self._folder = PolicyFolder(settings.policies.path, may_shadow=settings.shadow == "allow")
-        store = open_store(settings.store.url, prefix=settings.store.prefix, hash_key=settings.store.hash_key.encode())
-        self.limiter = Limiter(store, replicas=settings.quota.replicas)
+        replicas = settings.quota.replicas
+        store = open_store(
+            settings.store.url,
+            folder=folder,
+            prefix=settings.store.prefix,
+            hash_key=settings.store.hash_key.encode(),
+            replicas=replicas,
+        )
+        self.limiter = Limiter(store, replicas=replicas, clock=clock.monotonic_us)
         self.keys = KeyRing(settings.issuers)
         self.service = Service(rules, self.limiter, self.keys.want)
         self._audit = audit
@@ -117,6 +124,7 @@ class Authz:
 
     async def run(self) -> None:
         """Keep policies and keys fresh until cancelled."""
+        await self.limiter.open()
         await self.keys.open(self._publish)
         try:
             await self._reload()
@@ -176,6 +184,6 @@ class Authz:
             yield "counter", "clientpolicy_key_fetches", "Fetches of an issuer's keys.", labels, keys.fetches
             yield "gauge", "clientpolicy_keys", "Usable keys.", labels, len(keys.keys.keys) if keys.keys else 0
             yield "gauge", "clientpolicy_keys_loaded_timestamp_seconds", "Last good fetch.", labels, keys.loaded_at
-        for name, count in (("closed", limiter.closed), ("local", limiter.local), ("open", limiter.open)):
+        for name, count in (("closed", limiter.closed), ("local", limiter.local), ("open", limiter.open_)):
             yield "counter", "clientpolicy_store_fallbacks", "Calls without the store.", {"mode": name}, count
         yield "counter", "clientpolicy_audit_dropped", "Audit lines lost.", {}, self._audit.dropped

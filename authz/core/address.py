@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from ipaddress import IPv6Address, ip_address
+from typing import Final
+
+ANONYMOUS: Final = "address:"  # how the keys of quotas begin that no client owns
 
 
 def quota_key(address: str) -> str:
@@ -13,9 +16,9 @@ def quota_key(address: str) -> str:
     try:
         parsed = ip_address(address)
     except ValueError:
-        return "address:unknown"
+        return f"{ANONYMOUS}unknown"
     if isinstance(parsed, IPv6Address):
         if parsed.ipv4_mapped is not None:
-            return f"address:{parsed.ipv4_mapped}"
-        return f"address:{IPv6Address(int(parsed) >> 64 << 64)}/64"
-    return f"address:{parsed}"
+            return f"{ANONYMOUS}{parsed.ipv4_mapped}"
+        return f"{ANONYMOUS}{IPv6Address(int(parsed) >> 64 << 64)}/64"
+    return f"{ANONYMOUS}{parsed}"

@@ -1,10 +1,10 @@
 """How often: a client's limits, charged all or none, in exact integers.
 
-`spend` is the whole rule; the memory store calls it and the Redis store's Lua script repeats it, step by step.
+`admit` is the whole rule; the memory store calls it and the Redis store's Lua script repeats it, step by step.
 
 The state of a rate is the theoretical arrival time of the next request (TAT) as whole µs and a remainder of 1/N µs; the
-state of a calendar window its start and what was used. A state belongs to its limit's name, so that editing one limit
-does not reset the others.
+state of a calendar window its start and what was used. A state belongs to its limit's kind and name, so that editing
+one limit does not reset the others.
 
 Source: GCRA, ITU-T I.371 annex A; nginx ngx_http_limit_req_module for `burst`.
 """
@@ -12,6 +12,7 @@ Source: GCRA, ITU-T I.371 annex A; nginx ngx_http_limit_req_module for `burst`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from math import gcd
@@ -36,9 +37,10 @@ class Level(NamedTuple):
 
 
 class Within(NamedTuple):
-    """Charged to every limit."""
+    """Charged to every limit; `levels` are those of the enforced ones."""
 
     levels: tuple[Level, ...]
+    shadowed: tuple[str, ...] = ()  # limits in Shadow mode that would have refused
 
 
 class Exceeded(NamedTuple):
@@ -62,84 +64,145 @@ class Mark(NamedTuple):
     amount: int
 
 
-State = Mapping[str, Mark]
+class Held(NamedTuple):
+    """What a limit held when it was asked, in its units: a rate's debt at that instant, a window's use."""
+
+    from_us: int
+    used: int
+
+
+State = Mapping[bytes, Mark]  # by a limit's tag
+
+
+class Admission(NamedTuple):
+    """Of several equal calls at one instant the first `admitted` pass; `held` is each limit's before any of them."""
+
+    now_us: int
+    admitted: int
+    held: tuple[Held, ...]
+
+
+def admit(
+    state: State, limits: tuple[Limit, ...], now_us: int, want: int = 1, cost: int = 1
+) -> tuple[Admission, State | None]:
+    """Return how many of `want` calls of one cost pass, and the new state; None where nothing was charged.
+
+    A limit in Shadow mode is charged as it would be if it were enforced, and stops nobody.
+    """
+    held = tuple([_held(limit, state.get(limit.tag), now_us) for limit in limits])
+    admitted = want
+    for limit, (_, used) in zip(limits, held, strict=True):
+        if limit.enforced and used + admitted * cost * limit.unit > limit.full:
+            admitted = (limit.full - used) // (cost * limit.unit)
+    admission = Admission(now_us, admitted, held)
+    if not admitted:
+        return admission, None
+    charged = zip(limits, held, strict=True)
+    return admission, {limit.tag: _mark(limit, _charge(limit, before, admitted, cost)) for limit, before in charged}
+
+
+def outcome(admission: Admission, limits: tuple[Limit, ...], place: int = 0, cost: int = 1) -> Within | Exceeded:
+    """Return what the call in this place (from 0) of an admission learns."""
+    now_us, admitted, held = admission
+    passes = place < admitted
+    calls = place + 1 if passes else admitted
+    levels, shadowed = [], []
+    binding, wait_us = "", 0
+    for limit, before in zip(limits, held, strict=True):
+        after = _charge(limit, before, calls, cost)
+        if not limit.enforced:
+            if after.used != before.used + calls * cost * limit.unit:
+                shadowed.append(limit.name)
+            continue
+        levels.append(_level(limit, after, now_us))
+        if not passes and after.used + cost * limit.unit > limit.full:
+            limit_wait_us = _wait_us(limit, after, now_us, cost)
+            if limit_wait_us > wait_us:
+                binding, wait_us = limit.name, limit_wait_us
+    return Within(tuple(levels), tuple(shadowed)) if passes else Exceeded(binding, wait_us, tuple(levels))
+
+
+def window_ends_us(admission: Admission, limits: tuple[Limit, ...]) -> list[int]:
+    """Return when the calendar windows end that an admission was charged to."""
+    charged = zip(limits, admission.held, strict=True)
+    return [window(limit.calendar, held.from_us)[1] for limit, held in charged if isinstance(limit, CalendarLimit)]
 
 
 def spend(
     state: State, limits: tuple[Limit, ...], now_us: int, cost: int = 1
 ) -> tuple[Within | Exceeded, State | None]:
     """Return the outcome of one call, and the new state; None where it is unchanged because the call was refused."""
-    charged: dict[str, Mark] = {}
-    levels: list[Level] = []
-    binding, wait_us = "", 0
-    for limit in limits:
-        name = limit.name
-        mark, level, limit_wait_us = _charge(limit, state.get(name), now_us, cost)
-        charged[name] = mark
-        levels.append(level)
-        if limit_wait_us > wait_us:
-            binding, wait_us = name, limit_wait_us
-    if not wait_us:
-        return Within(tuple(levels)), charged
-    held = (_charge(limit, state.get(limit.name), now_us, 0)[1] for limit in limits)
-    return Exceeded(binding, wait_us, tuple(held)), None
+    admission, after = admit(state, limits, now_us, 1, cost)
+    return outcome(admission, limits, 0, cost), after
 
 
-def _charge(limit: Limit, mark: Mark | None, now_us: int, cost: int) -> tuple[Mark, Level, int]:
-    """Return the state after `cost`, where that leaves the limit, and the µs to wait if there is not enough for it."""
-    if isinstance(limit, RateLimit):
-        return _charge_rate(limit, mark, now_us, cost)
-    return _charge_calendar(limit, mark, now_us, cost)
+def require_affordable(limits: tuple[Limit, ...], cost: int) -> None:
+    """Refuse a cost that no wait makes affordable.
 
-
-def _charge_rate(limit: RateLimit, mark: Mark | None, now_us: int, cost: int) -> tuple[Mark, Level, int]:
-    """GCRA: with debt d = TAT - now, a call passes if d + cost·P/N ≤ capacity·P/N, and leaves that as its debt."""
-    count, full = limit.count, limit.capacity * limit.period_us
-    after = _debt(limit, mark, now_us) + cost * limit.period_us
-    whole, remainder = divmod(after, count)
-    wait_us = _ceil(after - full, count) if after > full else 0
-    return Mark(now_us + whole, remainder), _rate_level(limit, after), wait_us
-
-
-def _debt(limit: RateLimit, mark: Mark | None, now_us: int) -> int:
-    """Return the debt in 1/N µs, at most a full bucket: a clock set back or a limit that was cut owes no more.
-
-    A remainder of another N (the limit was edited) counts up to a whole µs: never too little.
+    Raises:
+        ValueError: with the limit that it exceeds.
     """
-    if mark is None or mark.at_us < now_us:
-        return 0
-    count, full = limit.count, limit.capacity * limit.period_us
-    ahead_us = min(mark.at_us - now_us, full // count + 1)
-    return min(ahead_us * count + min(mark.amount, count), full)
+    for limit in limits:
+        if not limit.unit <= cost * limit.unit <= limit.full:
+            raise ValueError(f"cost is from 1 to {limit.full // limit.unit} under the quota {limit.name}, not {cost}")
 
 
-def _rate_level(limit: RateLimit, debt: int) -> Level:
-    period_us, count, capacity = limit.period_us, limit.count, limit.capacity
-    full = capacity * period_us
-    remaining = (full - debt) // period_us if debt < full else 0
-    # One more request fits when the debt has drained to full - (remaining + 1)·P; a full bucket has nothing to gain.
-    reset_us = _ceil(debt - full + (remaining + 1) * period_us, count) if remaining < capacity else 0
-    return Level(limit.name, capacity, full // count, remaining, reset_us)
+def _held(limit: Limit, mark: Mark | None, now_us: int) -> Held:
+    """Return what a limit holds at `now_us`, at most all that it has: a limit that was cut owes no more than that.
 
-
-def _charge_calendar(limit: CalendarLimit, mark: Mark | None, now_us: int, cost: int) -> tuple[Mark, Level, int]:
+    A rate's clock that was set back owes no more either, and a remainder of another N (the limit was edited) counts up
+    to a whole µs: never too little. A calendar window ahead of a clock that was set back still counts.
+    """
+    if isinstance(limit, RateLimit):
+        if mark is None or mark.at_us < now_us:
+            return Held(now_us, 0)
+        count, full = limit.count, limit.full
+        ahead_us = min(mark.at_us - now_us, full // count + 1)
+        return Held(now_us, min(ahead_us * count + min(mark.amount, count), full))
     start_us, end_us = window(limit.calendar, now_us)
-    used = cost
-    if mark is not None and mark.at_us >= start_us:
-        if mark.at_us >= end_us:  # a window ahead of a clock that was set back still counts
-            start_us, end_us = window(limit.calendar, mark.at_us)
-        used += min(mark.amount, limit.requests)
-    level = Level(limit.name, limit.requests, end_us - start_us, max(0, limit.requests - used), end_us - now_us)
-    return Mark(start_us, used), level, end_us - now_us if used > limit.requests else 0
+    if mark is None or mark.at_us < start_us:
+        return Held(start_us, 0)
+    if mark.at_us >= end_us:
+        start_us = window(limit.calendar, mark.at_us)[0]
+    return Held(start_us, min(mark.amount, limit.requests))
 
 
-def level_of(limit: Limit, mark: Mark, now_us: int) -> Level:
-    """Return where a limit in this state stands at `now_us`."""
-    return _charge(limit, mark, now_us, 0)[1]
+def _charge(limit: Limit, before: Held, calls: int, cost: int) -> Held:
+    """Return what a limit holds after that many admitted calls; one in Shadow mode takes those that fit."""
+    used = before.used + calls * cost * limit.unit
+    if used > limit.full:
+        used -= -(-(used - limit.full) // (cost * limit.unit)) * cost * limit.unit
+    return Held(before.from_us, used)
 
 
-def _ceil(numerator: int, denominator: int) -> int:
-    return -(-numerator // denominator)
+def _mark(limit: Limit, held: Held) -> Mark:
+    if isinstance(limit, RateLimit):
+        ahead_us, remainder = divmod(held.used, limit.count)
+        return Mark(held.from_us + ahead_us, remainder)
+    return Mark(held.from_us, held.used)
+
+
+def _level(limit: Limit, held: Held, now_us: int) -> Level:
+    remaining = (limit.full - held.used) // limit.unit
+    if isinstance(limit, RateLimit):
+        count, capacity = limit.count, limit.capacity
+        # One more request fits when the debt has drained to full - (remaining + 1)·P; a full bucket gains nothing.
+        reset_us = -((limit.full - held.used - (remaining + 1) * limit.unit) // count) if remaining < capacity else 0
+        return Level(limit.name, capacity, limit.full // count, remaining, reset_us)
+    start_us, end_us = window(limit.calendar, held.from_us)
+    return Level(limit.name, limit.requests, end_us - start_us, remaining, end_us - now_us)
+
+
+def _wait_us(limit: Limit, held: Held, now_us: int, cost: int) -> int:
+    """Return the µs until one more call fits into a limit where it does not fit now."""
+    if isinstance(limit, RateLimit):
+        return -((limit.full - held.used - cost * limit.unit) // limit.count)
+    return window(limit.calendar, held.from_us)[1] - now_us
+
+
+def levels_at(state: State, limits: tuple[Limit, ...], now_us: int) -> tuple[Level, ...]:
+    """Return where every limit in this state stands at `now_us`, those in Shadow mode too; nothing is charged."""
+    return tuple(_level(limit, _held(limit, state.get(limit.tag), now_us), now_us) for limit in limits)
 
 
 def window(calendar: Calendar, at_us: int) -> tuple[int, int]:
@@ -160,7 +223,7 @@ def _month(day: int) -> tuple[int, int]:
 
 def expires_us(state: State, limits: tuple[Limit, ...]) -> int:
     """Return when every limit is as if it had never been used, so that nothing is lost by forgetting the state."""
-    return max((_idle_us(limit, state[limit.name]) for limit in limits if limit.name in state), default=0)
+    return max((_idle_us(limit, state[limit.tag]) for limit in limits if limit.tag in state), default=0)
 
 
 def _idle_us(limit: Limit, mark: Mark) -> int:
@@ -176,19 +239,12 @@ def share(limits: tuple[Limit, ...], replicas: int) -> tuple[Limit, ...]:
 
 def _share(limit: Limit, replicas: int) -> Limit:
     if isinstance(limit, CalendarLimit):
-        return CalendarLimit(
-            name=limit.name,
-            requests=max(1, limit.requests // replicas),
-            calendar=limit.calendar,
-            on_store_failure=limit.on_store_failure,
-        )
+        return replace(limit, requests=max(1, limit.requests // replicas))
     common = gcd(limit.period_us * replicas, limit.count)
-    return RateLimit(
-        name=limit.name,
-        requests=limit.requests,
+    return replace(
+        limit,
         per_us=limit.per_us * replicas,
         period_us=limit.period_us * replicas // common,
         count=limit.count // common,
         capacity=max(1, limit.capacity // replicas),
-        on_store_failure=limit.on_store_failure,
     )

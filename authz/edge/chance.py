@@ -17,3 +17,8 @@ def decision_id() -> str:
         drawn = os.urandom(_ID_BYTES * _DRAWN).hex()
         _ids.extend(drawn[start : start + 2 * _ID_BYTES] for start in range(0, len(drawn), 2 * _ID_BYTES))
     return _ids.popleft()
+
+
+def fraction() -> float:
+    """Return a number from 0 up to 1, so that many replicas do not act at the same instant."""
+    return int.from_bytes(os.urandom(4)) / 2**32

@@ -16,6 +16,11 @@ def monotonic_s() -> float:
     return time.monotonic()
 
 
+def monotonic_us() -> int:
+    """Return a clock that never goes back, µs."""
+    return time.monotonic_ns() // 1000
+
+
 def elapsed_ns() -> int:
     """Return a clock for measuring spans, ns."""
     return time.perf_counter_ns()

@@ -26,12 +26,12 @@ from authz.core.bearer import SUPPORTED_ALGORITHMS
 from authz.core.path import split_target
 from authz.edge.manifests import Unreadable, read_documents
 from authz.edge.overrides import Misconfigured, override
+from authz.edge.store.place import MEMORY, read_place
 from authz.model import Compartment, Refused
 from authz.policy import field_errors
 from authz.policy.duration import parse_duration
 from authz.policy.limits import Limit, rate_limit
 
-STORE_SCHEMES: Final = ("memory", "redis", "rediss", "unix")
 _PUBLIC: Final = re.compile(r"[A-Z]{1,16} /\S*")
 
 
@@ -103,9 +103,9 @@ def _base_path(value: str) -> str:
     return value.rstrip("/")
 
 
-def _store_url(value: str) -> str:
-    if urlsplit(value).scheme not in STORE_SCHEMES:
-        raise ValueError(f"expected a URL that begins with one of {', '.join(f'{one}://' for one in STORE_SCHEMES)}")
+def _store_url(value: str, info: ValidationInfo) -> str:
+    if value != MEMORY:
+        read_place(value, Path(str((info.context or {}).get("folder", "."))))
     return value
 
 
@@ -196,7 +196,7 @@ class FhirSettings(_Model):
 
 
 class StoreSettings(_Model):
-    url: Annotated[str, AfterValidator(_store_url)] = "memory://"
+    url: Annotated[str, AfterValidator(_store_url)] = MEMORY
     prefix: Annotated[str, StringConstraints(max_length=64)] = ""
     hash_key: Text = "clientpolicy"
 

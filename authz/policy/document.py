@@ -208,7 +208,9 @@ class Quota(_Model):
     per: DurationUs | None = None
     calendar: Calendar | None = None
     burst: int | None = None
+    mode: Mode = Mode.ENFORCE
     on_store_failure: OnStoreFailure = OnStoreFailure.LOCAL
+    max_overshoot: int = 0
 
     @model_validator(mode="after")
     def _is_exact(self) -> Self:
@@ -222,11 +224,14 @@ class Quota(_Model):
         if self.calendar is not None:
             if self.burst is not None:
                 raise ValueError("burst goes with per, not with calendar")
+            if self.max_overshoot:
+                raise ValueError("maxOvershoot goes with per; a calendar quota is never overshot")
             return calendar_limit(
                 name=self.name,
                 requests=self.requests,
                 calendar=self.calendar,
                 on_store_failure=self.on_store_failure,
+                enforced=self.mode is Mode.ENFORCE,
             )
         return rate_limit(
             name=self.name,
@@ -234,6 +239,8 @@ class Quota(_Model):
             per_us=self.per or 0,
             burst=self.burst,
             on_store_failure=self.on_store_failure,
+            enforced=self.mode is Mode.ENFORCE,
+            max_overshoot=self.max_overshoot,
         )
 
 

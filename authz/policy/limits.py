@@ -2,19 +2,22 @@
 
 A rate is a GCRA (equal to a token bucket, and to nginx's `limit_req ... nodelay`). Its emission interval is the
 fraction P/N of a microsecond count in lowest terms. Redis scripts compute in doubles, which hold integers exactly up
-to 2^53. The largest values that arise are `now + capacity·P/N` (2^53 µs is the year 2255), the remainder, below N, and
-`cost·P` for a cost up to capacity, plus a remainder; so `capacity·P + N < 2^53` and a bounded debt prove them all.
+to 2^53. The largest values that arise are `now + capacity·P/N` (2^53 µs is the year 2255), and a stored debt read
+under an edited limit, at most `capacity·P + 2·N` before it is cut to a full bucket; `2·capacity·P + N < 2^53` proves
+them all, with N at most 10^9.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+from hashlib import blake2b
 from math import gcd
 from typing import Final
 
 REQUESTS_MAX: Final = 10**9
 EXACT_BELOW: Final = 2**53
+TAG_BYTES: Final = 6
 DEBT_MAX_US: Final = 366 * 86_400 * 1_000_000  # a bucket that takes longer than a year to drain is a mistake
 
 
@@ -36,7 +39,10 @@ class Calendar(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateLimit:
-    """`requests` per `per_us` µs, `capacity` of them at once; one request is worth `period_us`/`count` µs."""
+    """`requests` per `per_us` µs, `capacity` of them at once; one request is worth `period_us`/`count` µs.
+
+    `unit` and `full` are the worth of one request and of all of them in whole numbers (here 1/`count` µs).
+    """
 
     name: str
     requests: int
@@ -45,19 +51,42 @@ class RateLimit:
     count: int
     capacity: int
     on_store_failure: OnStoreFailure = OnStoreFailure.LOCAL
+    enforced: bool = True
+    max_overshoot: int = 0  # what leases may admit beyond the bound; 0: exact
+    tag: bytes = field(init=False)
+    unit: int = field(init=False)
+    full: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tag", _tag("rate", self.name))
+        object.__setattr__(self, "unit", self.period_us)
+        object.__setattr__(self, "full", self.capacity * self.period_us)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalendarLimit:
-    """`requests` in each UTC hour, day or month."""
+    """`requests` in each UTC hour, day or month; `unit` and `full` as in RateLimit, counted in requests."""
 
     name: str
     requests: int
     calendar: Calendar
     on_store_failure: OnStoreFailure = OnStoreFailure.LOCAL
+    enforced: bool = True
+    tag: bytes = field(init=False)
+    unit: int = field(init=False, default=1)
+    full: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tag", _tag("calendar", self.name))
+        object.__setattr__(self, "full", self.requests)
 
 
 Limit = RateLimit | CalendarLimit
+
+
+def _tag(kind: str, name: str) -> bytes:
+    """Return what a limit's state is filed under: of one length, and another one when a quota changes its kind."""
+    return blake2b(f"{kind}\0{name}".encode(), digest_size=TAG_BYTES).digest()
 
 
 def rate_limit(
@@ -67,6 +96,8 @@ def rate_limit(
     per_us: int,
     burst: int | None = None,
     on_store_failure: OnStoreFailure = OnStoreFailure.LOCAL,
+    enforced: bool = True,
+    max_overshoot: int = 0,
 ) -> RateLimit:
     """Return the limit; `burst` is what passes at once beyond the first (as nginx counts it).
 
@@ -76,6 +107,8 @@ def rate_limit(
     _require_requests(requests)
     if burst is not None and not 0 <= burst < REQUESTS_MAX:
         raise ValueError(f"burst is from 0 to {REQUESTS_MAX - 1}, not {burst}")
+    if not 0 <= max_overshoot <= REQUESTS_MAX:
+        raise ValueError(f"maxOvershoot is from 0 to {REQUESTS_MAX}, not {max_overshoot}")
     if per_us < 1:
         raise ValueError("per is at least one microsecond")
     common = gcd(per_us, requests)
@@ -95,6 +128,8 @@ def rate_limit(
         count=count,
         capacity=capacity,
         on_store_failure=on_store_failure,
+        enforced=enforced,
+        max_overshoot=max_overshoot,
     )
 
 
@@ -104,6 +139,7 @@ def calendar_limit(
     requests: int,
     calendar: Calendar,
     on_store_failure: OnStoreFailure = OnStoreFailure.LOCAL,
+    enforced: bool = True,
 ) -> CalendarLimit:
     """Return the limit.
 
@@ -111,7 +147,9 @@ def calendar_limit(
         ValueError: out of bounds.
     """
     _require_requests(requests)
-    return CalendarLimit(name=name, requests=requests, calendar=calendar, on_store_failure=on_store_failure)
+    return CalendarLimit(
+        name=name, requests=requests, calendar=calendar, on_store_failure=on_store_failure, enforced=enforced
+    )
 
 
 def _require_requests(requests: int) -> None:

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from partner import NOW_US
 
-from authz.core.quota import Exceeded, Level, State, Within, expires_us, level_of, share, spend, window
+from authz.core.quota import Exceeded, Level, State, Within, expires_us, levels_at, share, spend, window
 from authz.policy.limits import Calendar, CalendarLimit, Limit, RateLimit, calendar_limit, rate_limit
 
 SECOND = 1_000_000
@@ -42,7 +42,7 @@ def test_levels_tell_what_is_left() -> None:
     midnight_us = 12 * 3600 * SECOND
     expected = (Level("steady", 21, 2_100_000, 20, 100_000), Level("daily", 3, 86_400 * SECOND, 2, midnight_us))
     assert outcome == Within(expected)
-    assert level_of(NGINX, state["steady"], NOW_US + 100_000) == Level("steady", 21, 2_100_000, 21, 0)
+    assert levels_at(state, (NGINX,), NOW_US + 100_000) == (Level("steady", 21, 2_100_000, 21, 0),)
 
 
 def test_all_or_nothing_over_limits() -> None:
@@ -73,10 +73,10 @@ def test_cut_limit_owes_at_most_a_full_bucket() -> None:
 def test_clock_set_back_costs_at_most_a_full_bucket_and_keeps_windows() -> None:
     _, state = run((NGINX, DAILY), [NOW_US] * 3)
     back_us = NOW_US - 365 * 86_400 * SECOND
-    outcome, _ = spend({"steady": state["steady"]}, (NGINX,), back_us)
+    outcome, _ = spend({NGINX.tag: state[NGINX.tag]}, (NGINX,), back_us)
     assert isinstance(outcome, Exceeded)
     assert outcome.wait_us == 100_000
-    outcome, _ = spend({"daily": state["daily"]}, (DAILY,), back_us)
+    outcome, _ = spend({DAILY.tag: state[DAILY.tag]}, (DAILY,), back_us)
     assert isinstance(outcome, Exceeded)
 
 
@@ -202,7 +202,7 @@ def test_no_drift_over_a_million_operations() -> None:
         state = after
         exact = max(exact, Fraction(now_us)) + Fraction(3 * SECOND, 7)
         now_us = -(-exact.numerator // exact.denominator)
-        mark = state["r"]
+        mark = state[limit.tag]
         assert mark.at_us + Fraction(mark.amount, limit.count) == exact
         exact = Fraction(now_us)  # the next call comes at a whole microsecond, and then the bucket is full again
 

@@ -16,4 +16,7 @@ class Store(Protocol):
     ) -> Within | Exceeded | Unknown:
         """Return the outcome; Unknown where the store does not answer, never an exception."""
 
+    async def open(self) -> None:
+        """Begin what it does in the background; never an exception, whatever the store's health."""
+
     async def close(self) -> None: ...

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Final, NamedTuple
 
-from authz.core.quota import Exceeded, Level, Unknown, Within, share
+from authz.core.quota import SECOND_US, Exceeded, Level, Unknown, Within, share
 from authz.edge.cache import Bounded
 from authz.edge.store import Store
 from authz.edge.store.memory import MemoryStore
+from authz.edge.store.place import MEMORY, read_place
+from authz.edge.store.redis import RedisStore
 from authz.policy.limits import Limit, OnStoreFailure
 
 DENIED_MAX: Final = 50_000
+KNOWN_US: Final = 5 * SECOND_US  # a refusal is looked up again after this, so that a reset of the counters takes effect
 
 
 class _Denied(NamedTuple):
@@ -26,71 +31,92 @@ class Limiter:
     """Asks the store; when that does not answer, `Closed` refuses, `Local` counts here, `Open` lets pass.
 
     It also remembers who certainly has nothing left. Without a refund or an edit of the limits the earliest pass never
-    moves forward, so that is exact, and a flood costs neither the store nor cryptography.
+    moves forward, so that is exact, and a flood costs neither the store nor cryptography. It is measured by `clock`, µs
+    that never go back, and without one by the callers' own instants.
     """
 
-    def __init__(self, store: Store, *, replicas: int = 1) -> None:
-        self._store = store
+    def __init__(self, store: Store, *, replicas: int = 1, clock: Callable[[], int] | None = None) -> None:
+        self.store = store
         self._local = MemoryStore()
         self._replicas = replicas
+        self._clock = clock
         self._denied: Bounded[str, _Denied] = Bounded(DENIED_MAX)
+        self._shares: Bounded[str, tuple[tuple[Limit, ...], tuple[Limit, ...]]] = Bounded(DENIED_MAX)
+        self.remembered = 0  # refusals that asked nobody
+        self.shadowed = 0  # calls that a quota in Shadow mode would have refused
         self.closed = 0
         self.local = 0
-        self.open = 0
+        self.open_ = 0
+
+    async def open(self) -> None:
+        await self.store.open()
 
     def known(self, key: str, limits: tuple[Limit, ...], *, now_us: int) -> Exceeded | None:
         """Return the refusal that `spend` would certainly answer, without any I/O; None if that is not known."""
         found = self._denied.peek(key)
-        if found is None or found.limits != limits or not found.since_us <= now_us < found.until_us:
+        if found is None or (found.limits is not limits and found.limits != limits):
             return None
-        return found.exceeded._replace(wait_us=found.until_us - now_us)
+        at_us = self._at(now_us)
+        wait_us = found.since_us + found.exceeded.wait_us - at_us
+        if not found.since_us <= at_us < found.until_us:
+            return None
+        self.remembered += 1
+        return found.exceeded._replace(wait_us=wait_us)
 
     async def spend(self, key: str, limits: tuple[Limit, ...], *, now_us: int) -> Within | Exceeded | Unknown:
-        outcome = await self._store.spend(key, limits, now_us=now_us)
+        asked_us = self._at(now_us)
+        outcome = await self.store.spend(key, limits, now_us=now_us)
         if isinstance(outcome, Unknown):
             return self._without_store(outcome, key, limits, now_us)
-        self._remember(key, limits, now_us, outcome)
+        if isinstance(outcome, Exceeded):
+            # Anchored to the instant before the call was sent: earlier than the store decided, so never too late.
+            self._remember(key, limits, asked_us, outcome)
+            return outcome
+        self.shadowed += bool(outcome.shadowed)
+        empty = [level for level in outcome.levels if not level.remaining]
+        if empty:
+            last = max(empty, key=_reset_us)
+            self._remember(key, limits, asked_us, Exceeded(last.name, last.reset_us, outcome.levels))
         return outcome
 
-    def _remember(self, key: str, limits: tuple[Limit, ...], now_us: int, outcome: Within | Exceeded) -> None:
-        if isinstance(outcome, Within):
-            empty = [level for level in outcome.levels if not level.remaining]
-            if not empty:
-                return
-            last = max(empty, key=_reset_us)
-            outcome = Exceeded(last.name, last.reset_us, outcome.levels)
-        # Anchored to the instant before the call was sent: earlier than the store decided, so never too late.
-        self._denied.put(key, _Denied(limits, now_us, now_us + outcome.wait_us, outcome))
+    def _at(self, now_us: int) -> int:
+        return now_us if self._clock is None else self._clock()
+
+    def _remember(self, key: str, limits: tuple[Limit, ...], asked_us: int, exceeded: Exceeded) -> None:
+        until_us = asked_us + min(exceeded.wait_us, KNOWN_US)
+        self._denied.put(key, _Denied(limits, asked_us, until_us, exceeded))
 
     def _without_store(
         self, unknown: Unknown, key: str, limits: tuple[Limit, ...], now_us: int
     ) -> Within | Exceeded | Unknown:
-        if any(limit.on_store_failure is OnStoreFailure.CLOSED for limit in limits):
+        found = self._shares.get(key)
+        if found is None or found[0] is not limits:
+            counted = tuple(limit for limit in limits if limit.on_store_failure is OnStoreFailure.LOCAL)
+            found = limits, share(counted, self._replicas)
+            self._shares.put(key, found)
+        if any(limit.on_store_failure is OnStoreFailure.CLOSED and limit.enforced for limit in limits):
             self.closed += 1
             return unknown
-        counted = tuple(limit for limit in limits if limit.on_store_failure is OnStoreFailure.LOCAL)
-        if not counted:
-            self.open += 1
+        if not found[1]:
+            self.open_ += 1
             return Within(())
         self.local += 1
-        return self._local.charge(key, share(counted, self._replicas), now_us=now_us)
+        return self._local.charge(key, found[1], now_us=now_us)
 
     async def close(self) -> None:
-        await self._store.close()
+        await self.store.close()
 
 
 def _reset_us(level: Level) -> int:
     return level.reset_us
 
 
-def open_store(url: str, *, prefix: str, hash_key: bytes) -> Store:
-    """Return the store that a URL names.
+def open_store(url: str, *, folder: Path, prefix: str, hash_key: bytes, replicas: int) -> Store:
+    """Return the store that a URL names; files that it names are in `folder`.
 
     Raises:
-        ValueError: which schemes there are.
+        BadPlace: with every mistake in the URL.
     """
-    if url == "memory://":
+    if url == MEMORY:
         return MemoryStore()
-    from authz.edge.store.redis import RedisStore  # noqa: PLC0415 a memory store needs no Redis client
-
-    return RedisStore(url, prefix=prefix, hash_key=hash_key)
+    return RedisStore(read_place(url, folder), prefix=prefix, hash_key=hash_key, replicas=replicas)

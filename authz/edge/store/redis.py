@@ -1,53 +1,45 @@
 """Quotas that all replicas share, in Redis: one key a client, one script a call, never a retry.
 
-A consume that timed out may have happened, so it is not repeated: at worst a client is charged once too often, never
-admitted once too often. NOSCRIPT alone is sent again, because it says that nothing ran.
+A charge that got no answer may have happened, so it is not repeated: at worst a client is charged once too often, never
+admitted once too often.
 """
 
 from __future__ import annotations
 
 import asyncio
-from hashlib import blake2b, sha1
-from importlib.resources import files
-from typing import Final, cast
-from urllib.parse import urlsplit
+from typing import Final
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from authz.core.quota import Admission, Exceeded, Unknown, Within, require_affordable
+from authz.edge import clock
+from authz.edge.store import lease
+from authz.edge.store.counts import Counts
+from authz.edge.store.node import Node
+from authz.edge.store.place import Place
+from authz.edge.store.script import Plan, redis_key
+from authz.edge.store.topology import Topology, open_topology
+from authz.policy.limits import Limit
 
-from authz.core.quota import Exceeded, Mark, Unknown, Within, level_of
-from authz.policy.limits import Limit, RateLimit
-
-SCHEMES: Final = ("redis", "rediss", "unix")
-BUDGET_S: Final = 0.025  # of the 200 ms that Envoy waits for the whole decision
-CONNECTIONS_MAX: Final = 64
-_SCRIPT: Final = files("authz.edge.store").joinpath("spend.lua").read_bytes()
-_SHA: Final = sha1(_SCRIPT, usedforsecurity=False).hexdigest()
-
-Reply = tuple[int, int, int, list[int]]
+PLANS_MAX: Final = 100_000  # about 0.7 kB each
 
 
 class RedisStore:
-    """Charges limits in one Redis; `hash_key` keeps client names out of its keys."""
+    """Charges limits in Redis; `hash_key` keeps client names out of its keys. Opened in the event loop that uses it."""
 
-    def __init__(self, url: str, *, prefix: str = "", hash_key: bytes = b"clientpolicy") -> None:
-        if urlsplit(url).scheme not in SCHEMES:
-            raise ValueError(f"expected a URL that begins with one of {', '.join(f'{one}://' for one in SCHEMES)}")
-        self._redis = Redis(
-            connection_pool=BlockingConnectionPool.from_url(
-                url,
-                max_connections=CONNECTIONS_MAX,
-                timeout=None,  # the budget bounds the wait for a connection, too
-                retry=Retry(NoBackoff(), 0),
-                socket_connect_timeout=1,
-                protocol=2,
-            )
-        )
+    def __init__(self, place: Place, *, prefix: str = "", hash_key: bytes = b"clientpolicy", replicas: int = 1) -> None:
+        self._place = place
         self._prefix = prefix
         self._hash_key = hash_key
-        self.unknown = 0  # calls without an answer in time: charged or not, nobody knows
+        self._replicas = replicas
+        self._plans: dict[str, tuple[Plan, Leasing | None]] = {}
+        self._topology: Topology | None = None
+        self._running: asyncio.Task[None] | None = None
+        self.counts = Counts()
+        self.leases = LeaseCounts()
+
+    async def open(self) -> None:
+        """Begin to connect, in the background: who asks before that is over gets Unknown."""
+        self._topology = open_topology(self._place, self.redis_key, self.counts)
+        self._running = asyncio.create_task(self._topology.run())
 
     async def spend(
         self, key: str, limits: tuple[Limit, ...], *, now_us: int, cost: int = 1
@@ -55,50 +47,70 @@ class RedisStore:
         del now_us  # Redis has a clock of its own, the same for all replicas
         if not limits:
             return Within(())
-        try:
-            async with asyncio.timeout(BUDGET_S):
-                return await self.charge(key, limits, cost)
-        except TimeoutError:
-            self.unknown += 1
-            return Unknown("no answer in time")
-        except (RedisError, OSError) as failed:
-            self.unknown += 1
-            return Unknown(type(failed).__name__)
+        kept = self._plans.get(key)
+        plan, leasing = kept if kept is not None and kept[0].limits is limits else self._plan(key, limits)
+        if cost != 1:
+            require_affordable(limits, cost)
+            leasing = None
+        elif leasing is not None:
+            taken = leasing.take()
+            if taken is not None:
+                return taken
+        node = self._topology.node_of(plan) if self._topology is not None else None
+        if node is None:
+            return Unknown("the store is not known yet")
+        asked = node.ask(plan, cost, leasing)
+        return asked if isinstance(asked, Unknown) else await asked
 
-    async def charge(
-        self, key: str, limits: tuple[Limit, ...], cost: int = 1, now_us: int | None = None
-    ) -> Within | Exceeded:
-        """Run the script; `now_us` replaces Redis's clock in tests. Raises what redis-py raises."""
-        arguments = [self.redis_key(key), cost, "" if now_us is None else now_us, *_arguments(limits)]
-        try:
-            reply = await self._redis.evalsha(_SHA, 1, *arguments)
-        except NoScriptError:
-            await self._redis.script_load(_SCRIPT)
-            reply = await self._redis.evalsha(_SHA, 1, *arguments)
-        return _outcome(cast(Reply, reply), limits)
+    def _plan(self, key: str, limits: tuple[Limit, ...]) -> tuple[Plan, Leasing | None]:
+        if len(self._plans) >= PLANS_MAX and key not in self._plans:
+            del self._plans[next(iter(self._plans))]
+        leasing = Leasing(limits, self._replicas, self.leases) if lease.tau_us(limits) else None
+        kept = self._plans[key] = Plan(self.redis_key(key), limits), leasing
+        return kept
 
-    def redis_key(self, key: str) -> str:
-        digest = blake2b(key.encode(), digest_size=16, key=self._hash_key).hexdigest()
-        return f"{self._prefix}rl:1:{{{digest}}}"
+    def redis_key(self, key: str) -> bytes:
+        return redis_key(self._prefix, self._hash_key, key)
+
+    @property
+    def nodes(self) -> list[Node]:
+        return self._topology.nodes if self._topology is not None else []
 
     async def close(self) -> None:
-        await self._redis.aclose()
-        await self._redis.connection_pool.disconnect()
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
+            self._running = None
 
 
-def _arguments(limits: tuple[Limit, ...]) -> list[str | int]:
-    arguments: list[str | int] = []
-    for limit in limits:
-        if isinstance(limit, RateLimit):
-            arguments += ("r", limit.name, limit.period_us, limit.count, limit.capacity)
-        else:
-            arguments += ("c", limit.name, limit.calendar.value, limit.requests, 0)
-    return arguments
+class LeaseCounts:
+    """Of all leases: granted = spent + expired + outstanding."""
+
+    def __init__(self) -> None:
+        self.granted = self.spent = self.expired = 0
 
 
-def _outcome(reply: Reply, limits: tuple[Limit, ...]) -> Within | Exceeded:
-    wait_us, binding, now_us, numbers = reply
-    levels = tuple(
-        level_of(limit, Mark(numbers[2 * place], numbers[2 * place + 1]), now_us) for place, limit in enumerate(limits)
-    )
-    return Exceeded(limits[binding - 1].name, wait_us, levels) if wait_us else Within(levels)
+class Leasing:
+    """A lease under the clock of this process, counted."""
+
+    def __init__(self, limits: tuple[Limit, ...], replicas: int, counts: LeaseCounts) -> None:
+        self._lease = lease.Lease(limits, replicas)
+        self._counts = counts
+
+    def take(self) -> Within | None:
+        before = self._lease.expired
+        taken = self._lease.take(clock.monotonic_us())
+        self._counts.spent += taken is not None
+        self._counts.expired += self._lease.expired - before
+        return taken
+
+    def wants(self) -> int:
+        return self._lease.wants()
+
+    def bought(self, admission: Admission, first: int, sent_s: float) -> None:
+        before = self._lease.granted
+        self._lease.bought(admission, first, int(sent_s * 1e6))
+        self._counts.granted += self._lease.granted - before
+
+    def lost(self) -> None:
+        self._lease.lost()
