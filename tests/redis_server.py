@@ -16,8 +16,9 @@ PROGRAM = "redis-server"
 
 
 class RedisServer:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         self._folder = folder
+        self._options = options
         self.port = 0
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -35,7 +36,8 @@ class RedisServer:
             self.port = self.port or free_port()
             self.process = subprocess.Popen(
                 [PROGRAM, "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", str(self.socket),
-                 "--save", "", "--appendonly", "no", "--dir", str(self._folder)],
+                 "--save", "", "--appendonly", "no", "--dir", str(self._folder),
+                 "--enable-debug-command", "local", *self._options],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )  # fmt: skip
