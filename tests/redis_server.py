@@ -16,9 +16,12 @@ PROGRAM = "redis-server"
 
 
 class RedisServer:
-    def __init__(self, folder: Path, *options: str) -> None:
+    """`options` are redis-server's own; `config` is a file for the few things that have no option."""
+
+    def __init__(self, folder: Path, *options: str, config: Path | None = None) -> None:
         self._folder = folder
         self._options = options
+        self._config = () if config is None else (str(config),)
         self.port = 0
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -30,12 +33,15 @@ class RedisServer:
     def socket(self) -> Path:
         return self._folder / "redis.sock"
 
+    def option(self, name: str) -> str:
+        return self._options[self._options.index(name) + 1]
+
     def start(self) -> None:
         """Start on a free port; another program may take it first, so try again."""
         for _ in range(5):
             self.port = self.port or free_port()
             self.process = subprocess.Popen(
-                [PROGRAM, "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", str(self.socket),
+                [PROGRAM, *self._config, "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", str(self.socket),
                  "--save", "", "--appendonly", "no", "--dir", str(self._folder),
                  "--enable-debug-command", "local", *self._options],
                 stdout=subprocess.DEVNULL,
@@ -54,7 +60,7 @@ class RedisServer:
             try:
                 with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
                     connection.sendall(b"PING\r\n")
-                    if connection.recv(16).startswith(b"+PONG"):
+                    if connection.recv(16).startswith((b"+PONG", b"-NOAUTH")):
                         return True
             except OSError:
                 time.sleep(0.02)

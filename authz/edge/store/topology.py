@@ -28,7 +28,7 @@ from authz.policy.limits import rate_limit
 
 logger = logging.getLogger(__name__)
 
-REFRESH_S: Final = 30.0  # a cluster's map, when nothing told of a change
+REFRESH_S: Final = 30.0  # a cluster's map, when nothing told of a change and all its nodes are up
 ASK_S: Final = 1.0  # for an answer of a sentinel or a cluster node about the topology
 _PROBE: Final = (rate_limit(name="probe", requests=1_000, per_us=1_000_000),)
 
@@ -134,6 +134,7 @@ class Cluster:
         self._slots: list[Node | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
         self._by_address: dict[tuple[str, int], Node] = {}
         self._tasks: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._trouble = ""
         self._stale = asyncio.Event()
         self._stale.set()
 
@@ -150,7 +151,8 @@ class Cluster:
                 await self._refresh()
                 await asyncio.sleep(PROBE_S * (1 - chance.fraction() / 2))  # however often the cluster changes
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._stale.wait(), REFRESH_S)
+                    patience_s = REFRESH_S if all(node.is_up for node in self.nodes) else ASK_S
+                    await asyncio.wait_for(self._stale.wait(), patience_s)
         finally:
             for task in self._tasks.values():
                 task.cancel()
@@ -162,26 +164,30 @@ class Cluster:
         for address in [*self._by_address, *self._place.addresses]:
             try:
                 ranges = await self._ask(*address)
-            except (RedisError, OSError, ValueError) as failed:
-                trouble = type(failed).__name__
-                logger.debug("cluster node not asked", extra={"node": address, "error": trouble})
+            except Exception as failed:  # noqa: BLE001 whatever it is, another node or a later attempt may tell
+                self._note(f"{'{}:{}'.format(*address)}: {type(failed).__name__}")
                 continue
             if ranges:
                 self._apply(ranges)
+                self._trouble = ""
                 return
+            self._note("{}:{} knows no slots".format(*address))
         self._stale.set()
+
+    def _note(self, trouble: str) -> None:
+        """Tell of trouble once, not at each attempt."""
+        if trouble not in self._trouble:
+            self._trouble += trouble
+            logger.warning("store's cluster not known", extra={"error": trouble})
 
     async def _ask(self, host: str, port: int) -> list[tuple[int, int, tuple[str, int]]]:
         client = Redis(**control(self._place, host, port))
         try:
-            found: dict[tuple[int, int], dict[str, Any]] = await client.execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]
+            found: list[list[Any]] = await client.execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]
         finally:
             await client.aclose()
-        ranges = []
-        for (first, last), owners in found.items():
-            name, at = owners["primary"][:2]
-            ranges.append((first, last, (str(name or host), int(at))))
-        return ranges
+        # A node that was never told its own address leaves it empty: it is where it was asked.
+        return [(first, last, (master[0].decode() or host, master[1])) for first, last, master, *_ in found]
 
     def _apply(self, ranges: list[tuple[int, int, tuple[str, int]]]) -> None:
         slots: list[Node | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
