@@ -445,3 +445,14 @@ async def test_closed_port_is_unknown_and_the_password_stays_here(caplog: pytest
     assert isinstance(outcome, Unknown)
     assert "secret" not in outcome.detail + caplog.text + repr(read_place("redis://:secret@127.0.0.1:1/0"))
     await store.close()
+
+
+async def test_busy_client_that_may_overshoot_leases_and_asks_less(place: Place) -> None:
+    """One at a time, so that nothing is merged; what Redis charged is what passed, is held, or expired."""
+    limits = (rate_limit(name="fast", requests=100_000, per_us=SECOND, max_overshoot=20_000),)
+    for _ in range(3000):
+        assert isinstance(await place.store.spend("busy", limits, now_us=NOW_US), Within)
+    leases, counts = place.store.leases, place.store.counts
+    assert counts.decisions < 2000
+    assert leases.spent + counts.decisions >= 3000
+    assert leases.granted >= leases.spent + leases.expired
