@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 LOCK := deploy/requirements/dev.txt
 STAMP := $(VENV)/.installed
 
-.PHONY: demo setup test check format lint types layers protos lock bench clean
+.PHONY: demo setup test check format lint types layers protos lock bench bench-quota clean
 
 demo: setup ## watch every request of the walk-through answered as it should
 	$(BIN)/clientpolicy demo
@@ -45,8 +45,13 @@ protos: setup ## regenerate authz/wire/pb from protos/
 lock: setup ## renew the lock after a change of pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 pyproject.toml --extra demo --group dev --output-file $(LOCK)
 
-bench: setup ## CPU and latency of a Check beside an empty gRPC server, in one run
+bench: setup ## CPU and latency of a Check beside an empty gRPC server, with memory and Redis, in one run
+	@./tests/programs
 	$(BIN)/python tests/bench/check.py
+
+bench-quota: setup ## CPU of a quota decision in Redis, here and there, beside redis-py in one run
+	@./tests/programs
+	$(BIN)/python tests/bench/quota.py
 
 clean:
 	rm -rf $(VENV) build .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -16,10 +16,11 @@ from authz.core.decide import Deny, Verdict
 from authz.edge import chance, clock
 from authz.edge.audit import AuditLog, record
 from authz.edge.keys import KeyRing
-from authz.edge.metrics import Decisions, Readings
+from authz.edge.metrics import CallTimes, Decisions, Number, Readings
 from authz.edge.policies import PolicyFolder
 from authz.edge.settings import Settings
 from authz.edge.store.limiter import Limiter, open_store
+from authz.edge.store.redis import RedisStore
 from authz.edge.transport import NotReady
 from authz.model import Policies, Reason, Refused, Request
 from authz.service import Facts, Service
@@ -57,6 +58,8 @@ class Authz:
         self._decisions = Decisions()
         registry.register(self._decisions)
         registry.register(Readings(self))
+        if isinstance(store, RedisStore):
+            registry.register(CallTimes(store.counts.histogram))
         self._policies: Policies | None = None
         self._facts: Facts | None = None
         self._started_s = clock.monotonic_s()
@@ -168,9 +171,9 @@ class Authz:
             logger.info("policies loaded", extra={"generation": policies.generation, "clients": clients})
             self._publish()
 
-    def numbers(self) -> Iterator[tuple[str, str, str, dict[str, str], float]]:
+    def numbers(self) -> Iterator[Number]:
         """Return what the metrics page tells besides the decisions (`edge.metrics.Source`)."""
-        service, limiter = self.service, self.limiter
+        service = self.service
         yield "gauge", "clientpolicy_ready", "1 once the facts were complete.", {}, float(self._facts is not None)
         yield "gauge", "clientpolicy_policy_errors", "Errors in policy files.", {}, len(self._folder.errors)
         generation = self._policies.generation if self._policies else 0
@@ -184,6 +187,5 @@ class Authz:
             yield "counter", "clientpolicy_key_fetches", "Fetches of an issuer's keys.", labels, keys.fetches
             yield "gauge", "clientpolicy_keys", "Usable keys.", labels, len(keys.keys.keys) if keys.keys else 0
             yield "gauge", "clientpolicy_keys_loaded_timestamp_seconds", "Last good fetch.", labels, keys.loaded_at
-        for name, count in (("closed", limiter.closed), ("local", limiter.local), ("open", limiter.open_)):
-            yield "counter", "clientpolicy_store_fallbacks", "Calls without the store.", {"mode": name}, count
+        yield from self.limiter.numbers()
         yield "counter", "clientpolicy_audit_dropped", "Audit lines lost.", {}, self._audit.dropped

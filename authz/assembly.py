@@ -45,7 +45,7 @@ def rules_of(settings: Settings, folder: Path) -> Rules:
         authorities=authorities,
         fhir=Fhir(fhir.base_path, fhir.compartment),
         public=_public(settings.public),
-        anonymous=_anonymous(settings),
+        anonymous=anonymous_of(settings),
     )
 
 
@@ -63,7 +63,8 @@ def client_address_of(settings: Settings) -> ClientAddress:
     return ClientAddress(source.trusted_hops if source.from_ == "x-forwarded-for" else 0)
 
 
-def _anonymous(settings: Settings) -> tuple[Limit, ...]:
+def anonymous_of(settings: Settings) -> tuple[Limit, ...]:
+    """Return the quota of an address whose caller is not identified."""
     return (settings.quota.anonymous.limit(),)
 
 

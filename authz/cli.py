@@ -45,6 +45,13 @@ def _parser() -> argparse.ArgumentParser:
     lint.add_argument("paths", nargs="+", type=Path, metavar="PATH")
     lint.set_defaults(run=_lint)
 
+    quota = commands.add_parser("quota", help="show or reset what a client has used of its quotas")
+    quota.add_argument("action", choices=("show", "reset"))
+    quota.add_argument("client", metavar="CLIENT", help="a client id, namespace/name of its policy, or address:IP")
+    quota.add_argument("--config", type=Path, required=True, metavar="FILE")
+    quota.add_argument("--json", action="store_true", help="JSON instead of a table")
+    quota.set_defaults(run=_quota)
+
     demo = commands.add_parser("demo", help="the whole path on this machine: Envoy, mTLS, OAuth, FHIR, this service")
     demo.add_argument("--json", action="store_true", help="one JSON line a step instead of the table")
     demo.add_argument("--keep", action="store_true", help="leave it running and print curl lines to paste")
@@ -120,6 +127,35 @@ def _lint(parsed: argparse.Namespace) -> int:
     if not findings.errors and not findings.policies:
         return _complain((f"no ClientPolicy manifest in {', '.join(map(str, parsed.paths))}",))
     return 1 if findings.errors else 0
+
+
+def _quota(parsed: argparse.Namespace) -> int:
+    from authz.counters import Subject, Unavailable, seen_within, table  # noqa: PLC0415
+    from authz.edge.overrides import Misconfigured  # noqa: PLC0415
+
+    try:
+        subject = Subject(parsed.config, parsed.client)
+        if parsed.action == "show":
+            entries = subject.show()
+            lines = [json.dumps({"client": subject.name, "quotas": entries})] if parsed.json else table(entries)
+        else:
+            counted = subject.reset()
+            told = (
+                f"{subject.name}: {'cleared' if counted else 'nothing was counted'}; replicas see it in {seen_within()}"
+            )
+            lines = [json.dumps({"client": subject.name, "cleared": counted})] if parsed.json else [told]
+    except Misconfigured as wrong:
+        return _complain(wrong.mistakes)
+    except Unavailable as wrong:
+        return _complain((str(wrong),))
+    except LookupError as unknown:
+        _complain((str(unknown.args[0]),))
+        return 1
+    except OSError as failed:
+        return _complain((f"{failed.filename}: {failed.strerror}",))
+    for line in lines:
+        print(line)
+    return 0
 
 
 def _demo(parsed: argparse.Namespace) -> int:

@@ -31,7 +31,7 @@ class _Pair:
     def abort(self) -> None:
         for writer in self.writers:
             sock: socket.socket | None = writer.transport.get_extra_info("socket")
-            if sock is not None and sock.fileno() >= 0:
+            if sock is not None and sock.fileno() >= 0 and not writer.transport.is_closing():
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, not an end
             writer.transport.abort()
 
@@ -47,6 +47,7 @@ class FaultProxy:
         self.refuse = False  # new connections are closed at once
         self.connections = 0
         self._pairs: set[_Pair] = set()
+        self._handlers: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
     @property
@@ -63,11 +64,12 @@ class FaultProxy:
     ) -> None:
         assert self._server is not None
         self._server.close()
-        tasks = [task for pair in self._pairs for task in pair.tasks]
-        for task in tasks:
-            task.cancel()
+        for pair in self._pairs:
+            for task in pair.tasks:
+                task.cancel()
         self.cut()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        while self._handlers:
+            await asyncio.gather(*self._handlers, return_exceptions=True)
         await self._server.wait_closed()
 
     def heal(self) -> None:
@@ -84,27 +86,34 @@ class FaultProxy:
         self.cut()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
+        handler = asyncio.current_task()
+        assert handler is not None
+        self._handlers.add(handler)
         pair = _Pair(writers=[writer])
-        if self.refuse:
-            pair.abort()
-            return
         self._pairs.add(pair)
+        try:
+            await self._join(reader, writer, pair)
+        finally:
+            pair.abort()
+            self._pairs.discard(pair)
+            self._handlers.discard(handler)
+
+    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pair: _Pair) -> None:
+        self.connections += 1
+        if self.refuse:
+            return
         try:
             upstream, onward = await asyncio.open_connection("127.0.0.1", self.target_port)
         except OSError:
-            pair.abort()
-            self._pairs.discard(pair)
             return
         pair.writers.append(onward)
+        if writer.transport.is_closing():  # cut meanwhile
+            return
         pair.tasks = [
             asyncio.create_task(self._pump(reader, onward, pair, "requests")),
             asyncio.create_task(self._pump(upstream, writer, pair, "replies")),
         ]
         await asyncio.gather(*pair.tasks, return_exceptions=True)
-        for one in pair.writers:
-            one.close()
-        self._pairs.discard(pair)
 
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pair: _Pair, direction: str

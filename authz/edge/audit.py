@@ -45,6 +45,7 @@ def record(verdict: Verdict | None, request: Request | None, decision_id: str, a
         line["verdict"], line["status"], line["reason"] = "abandoned", None, None
     else:
         _add_outcome(line, verdict)
+        _add_quota(line, verdict)
     line["duration_us"] = duration_us
     return orjson.dumps(line)
 
@@ -53,6 +54,14 @@ def _names(query: str) -> list[str]:
     pairs = query.split("&", _PARAMETERS_MAX)[:_PARAMETERS_MAX]
     names = [pair.partition("=")[0][:64] for pair in pairs]
     return [unquote_plus(name) for name in names] if "%" in query or "+" in query else names
+
+
+def _add_quota(line: dict[str, object], verdict: Verdict) -> None:
+    quota = verdict.quota
+    if isinstance(quota, Within | Exceeded) and quota.levels:
+        line["quota"] = {level.name: level.remaining for level in quota.levels}
+    if isinstance(quota, Within) and quota.shadowed:
+        line["quota_shadowed"] = quota.shadowed
 
 
 def _add_outcome(line: dict[str, object], verdict: Verdict) -> None:
@@ -77,9 +86,6 @@ def _add_outcome(line: dict[str, object], verdict: Verdict) -> None:
             line["reason"], line["detail"] = refused.reason.value, refused.detail
             if refused.needed:
                 line["scopes_needed"] = refused.needed
-    quota = verdict.quota
-    if isinstance(quota, Within | Exceeded) and quota.levels:
-        line["quota"] = {level.name: level.remaining for level in quota.levels}
 
 
 class AuditLog:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import accumulate
 from typing import Final, Protocol
 
@@ -59,10 +59,25 @@ class Decisions(Collector):
         return total, seconds
 
 
+class CallTimes(Collector):
+    """How long script calls to Redis took; `histogram` returns cumulated buckets and the sum, s."""
+
+    def __init__(self, histogram: Callable[[], tuple[list[tuple[str, float]], float]]) -> None:
+        self._histogram = histogram
+
+    def collect(self) -> Iterable[Metric]:
+        seconds = HistogramMetricFamily("clientpolicy_store_call_seconds", "Time of an answered call to the store.")
+        seconds.add_metric((), *self._histogram())
+        return (seconds,)
+
+
+Number = tuple[str, str, str, dict[str, str], float]
+
+
 class Source(Protocol):
     """Where the numbers are that others keep: read when somebody asks for the metrics, not on each request."""
 
-    def numbers(self) -> Iterable[tuple[str, str, str, dict[str, str], float]]:
+    def numbers(self) -> Iterable[Number]:
         """Return (`counter` or `gauge`, name, help, labels, value)."""
 
 

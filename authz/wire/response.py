@@ -107,12 +107,15 @@ def _denied(verdict: Deny, decision_id: str, target: str, style: Style, response
     challenge = _challenge(refused)
     if challenge is not None:
         response["www-authenticate"] = challenge
-    if isinstance(verdict.quota, Exceeded) and refused.reason is Reason.QUOTA_EXCEEDED:
-        response["retry-after"] = str(ratelimit.retry_after_s(verdict.quota))
+    exceeded = verdict.quota if refused.reason is Reason.QUOTA_EXCEEDED else None
+    if isinstance(exceeded, Exceeded):
+        response["retry-after"] = str(ratelimit.retry_after_s(exceeded))
     response["cache-control"] = "no-store"
     is_fhir = _is_fhir(target, style.fhir.base_path)
     response["content-type"] = "application/fhir+json" if is_fhir else "application/problem+json"
     body = _outcome(refused.reason, decision_id) if is_fhir else _problem(refused.reason, decision_id)
+    if isinstance(exceeded, Exceeded) and not is_fhir:
+        body["violated-policies"] = [exceeded.binding]
     return Answered(told.status, {}, (), response, json.dumps(body, separators=(",", ":")))
 
 
@@ -131,7 +134,7 @@ def _is_fhir(target: str, base_path: str) -> bool:
     return target.startswith(base_path) and target[len(base_path) : len(base_path) + 1] in ("", "/", "?")
 
 
-def _outcome(reason: Reason, decision_id: str) -> object:
+def _outcome(reason: Reason, decision_id: str) -> dict[str, object]:
     told = ANSWERS[reason]
     coding = [{"system": "https://authz.healthtech.dev/reason", "code": reason.value}]
     issue = {
@@ -150,7 +153,7 @@ _PROBLEM_TYPES: Final = {
 }
 
 
-def _problem(reason: Reason, decision_id: str) -> object:
+def _problem(reason: Reason, decision_id: str) -> dict[str, object]:
     told = ANSWERS[reason]
     return {
         "type": _PROBLEM_TYPES.get(reason, "about:blank"),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from authz.core.quota import SECOND_US, Exceeded, Level, Unknown, Within, share
 from authz.edge.cache import Bounded
+from authz.edge.metrics import Number
 from authz.edge.store import Store
 from authz.edge.store.memory import MemoryStore
 from authz.edge.store.place import MEMORY, read_place
@@ -102,6 +103,22 @@ class Limiter:
             return Within(())
         self.local += 1
         return self._local.charge(key, found[1], now_us=now_us)
+
+    def numbers(self) -> Iterator[Number]:
+        """Return what the metrics page tells of quotas."""
+        for name, count in (("closed", self.closed), ("local", self.local), ("open", self.open_)):
+            yield "counter", "clientpolicy_store_fallbacks", "Calls without the store.", {"mode": name}, count
+        told = "Refusals known without asking the store."
+        yield "counter", "clientpolicy_quota_remembered", told, {}, self.remembered
+        told = "Calls that a quota in Shadow mode would have refused."
+        yield "counter", "clientpolicy_quota_shadowed", told, {}, self.shadowed
+        forgotten = self._local.forgotten
+        if isinstance(self.store, MemoryStore):
+            forgotten += self.store.forgotten
+        told = "Counts in memory dropped before they were idle, for want of room."
+        yield "counter", "clientpolicy_quota_forgotten", told, {}, forgotten
+        if isinstance(self.store, RedisStore):
+            yield from self.store.numbers()
 
     async def close(self) -> None:
         await self.store.close()

@@ -7,10 +7,12 @@ admitted once too often.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Final
 
 from authz.core.quota import Admission, Exceeded, Unknown, Within, require_affordable
 from authz.edge import clock
+from authz.edge.metrics import Number
 from authz.edge.store import lease
 from authz.edge.store.counts import Counts
 from authz.edge.store.node import Node
@@ -75,6 +77,22 @@ class RedisStore:
     @property
     def nodes(self) -> list[Node]:
         return self._topology.nodes if self._topology is not None else []
+
+    def numbers(self) -> Iterator[Number]:
+        """Return what the metrics page tells of Redis."""
+        counts, leases = self.counts, self.leases
+        for node in self.nodes:
+            yield "gauge", "clientpolicy_store_up", "1 while a node is used.", {"node": node.name}, float(node.is_up)
+        yield "counter", "clientpolicy_store_connections", "Connections that became usable.", {}, counts.connections
+        yield "counter", "clientpolicy_store_decisions", "Quota decisions asked of the store.", {}, counts.decisions
+        yield "counter", "clientpolicy_store_keys", "Keys in its calls; decisions less those merged.", {}, counts.keys
+        yield "counter", "clientpolicy_store_calls", "Script calls.", {}, counts.calls
+        told = "Calls without a usable answer; after a timeout or lost nobody knows whether they were charged."
+        for kind, count in {"timeout": 0, "lost": 0, **counts.failures}.items():
+            yield "counter", "clientpolicy_store_failures", told, {"kind": kind}, count
+        told = "Calls bought in advance: granted = spent + expired + outstanding."
+        for what, count in (("granted", leases.granted), ("spent", leases.spent), ("expired", leases.expired)):
+            yield "counter", "clientpolicy_lease_calls", told, {"what": what}, count
 
     async def close(self) -> None:
         if self._running is not None:

@@ -46,7 +46,7 @@ class Topology(Protocol):
 
 
 def control(place: Place, host: str, port: int, *, sentinel: bool = False) -> dict[str, Any]:
-    """Return redis-py's arguments for a connection that asks and never repeats itself."""
+    """Return redis-py's arguments for a connection to a node; a `retry` of none goes with them."""
     return {
         "host": host,
         "port": port,
@@ -54,7 +54,6 @@ def control(place: Place, host: str, port: int, *, sentinel: bool = False) -> di
         "password": place.sentinel_password if sentinel else place.password,
         "socket_timeout": ASK_S,
         "socket_connect_timeout": ASK_S,
-        "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
         **tls_arguments(place),
     }
@@ -109,6 +108,7 @@ class Single:
         first, *_ = self._place.addresses
         arguments = control(self._place, *first, sentinel=True)
         arguments = {name: value for name, value in arguments.items() if name not in ("host", "port")}
+        arguments["retry"] = Retry(NoBackoff(), 0)
         sentinel = Sentinel(list(self._place.addresses), sentinel_kwargs=arguments)  # type: ignore[no-untyped-call]
         try:
             host, port = await sentinel.discover_master(self._place.service)
@@ -181,7 +181,7 @@ class Cluster:
             logger.warning("store's cluster not known", extra={"error": trouble})
 
     async def _ask(self, host: str, port: int) -> list[tuple[int, int, tuple[str, int]]]:
-        client = Redis(**control(self._place, host, port))
+        client = Redis(retry=Retry(NoBackoff(), 0), **control(self._place, host, port))
         try:
             found: list[list[Any]] = await client.execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]
         finally:
