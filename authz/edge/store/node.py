@@ -26,6 +26,7 @@ from authz.edge.store.ask import Ask, Call, Extra, Outcome
 from authz.edge.store.breaker import Breaker
 from authz.edge.store.counts import Counts
 from authz.edge.store.link import Link, Lost
+from authz.edge.store.pace import Pace
 from authz.edge.store.script import SOURCE, Asked, Garbled, Plan, command, decode, encode
 
 logger = logging.getLogger(__name__)
@@ -67,7 +68,8 @@ class Node:
         self._pending: dict[tuple[Plan, int], Ask] = {}
         self._calls: deque[Call] = deque()
         self._flushes = 0
-        self._scheduled = False
+        self._flushing: asyncio.Handle | None = None
+        self._pace = Pace()
         self._nonce = 0
         self._timer: asyncio.TimerHandle | None = None
         self._used = False
@@ -87,6 +89,10 @@ class Node:
         ask = self._pending.get((plan, cost))
         if ask is None:
             ask = self._pending[plan, cost] = Ask(plan, cost, clock.monotonic_s(), extra)
+        if self._pace.asked() and self._flushing is not None:
+            self._flushing.cancel()  # there is enough to send: no more waiting
+            self._flushing = None
+        if self._flushing is None:
             self._schedule()
         waiter: asyncio.Future[Outcome] = self._loop.create_future()
         ask.waiters.append(waiter)
@@ -102,13 +108,14 @@ class Node:
         return True
 
     def _schedule(self) -> None:
-        if not self._scheduled and self._flushes < FLUSHES_MAX:
-            self._scheduled = True
-            self._loop.call_soon(self._flush)
+        """See to it that what waits is sent: in this turn of the loop, or a little later where that saves much."""
+        if self._flushing is None and self._flushes < FLUSHES_MAX:
+            wait_s = self._pace.wait_s(clock.monotonic_s())
+            self._flushing = self._loop.call_later(wait_s, self._flush) if wait_s else self._loop.call_soon(self._flush)
         self._watch()
 
     def _flush(self) -> None:
-        self._scheduled = False
+        self._flushing = None
         link = self._link
         if link is None or not self._pending:
             return
@@ -122,6 +129,7 @@ class Node:
             ask.want = len(ask.waiters) + (ask.extra.wants() if ask.extra is not None else 0)
             # A cluster runs a script on keys of one slot only.
             groups.setdefault(ask.plan.slot if self._redirect is not None else 0, []).append(ask)
+        self._pace.flushed(clock.monotonic_s(), sum([len(ask.waiters) for ask in self._pending.values()]))
         last = len(groups) - 1
         self._flushes += bool(groups)
         for place, asks in enumerate(groups.values()):
@@ -240,9 +248,10 @@ class Node:
         pending, self._pending = self._pending, {}
         for ask in pending.values():
             ask.fail(Unknown(why))
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for handle in (self._timer, self._flushing):
+            if handle is not None:
+                handle.cancel()
+        self._timer = self._flushing = None
 
     async def run(self) -> None:
         """Keep the node connected until cancelled; nothing else ends it."""
