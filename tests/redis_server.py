@@ -18,7 +18,8 @@ PROGRAM = "redis-server"
 class RedisServer:
     """`options` are redis-server's own; `config` is a file for the few things that have no option."""
 
-    def __init__(self, folder: Path, *options: str, config: Path | None = None) -> None:
+    def __init__(self, folder: Path, *options: str, config: Path | None = None, program: str = PROGRAM) -> None:
+        self._program = program
         self._folder = folder
         self._options = options
         self._config = () if config is None else (str(config),)
@@ -41,7 +42,7 @@ class RedisServer:
         for _ in range(5):
             self.port = self.port or free_port()
             self.process = subprocess.Popen(
-                [PROGRAM, *self._config, "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", str(self.socket),
+                [self._program, *self._config, "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", str(self.socket),
                  "--save", "", "--appendonly", "no", "--dir", str(self._folder),
                  "--enable-debug-command", "local", *self._options],
                 stdout=subprocess.DEVNULL,
@@ -51,7 +52,7 @@ class RedisServer:
                 return
             self.stop()
             self.port = 0
-        raise RuntimeError(f"{PROGRAM} does not start")
+        raise RuntimeError(f"{self._program} does not start")
 
     def _answers(self) -> bool:
         for _ in range(500):

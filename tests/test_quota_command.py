@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 from partner import CLIENT_ID, Site, policy_document
-from redis_places import ClusterPlace, SentinelPlace
+from redis_places import ClusterPlace, SentinelPlace, acl_redis
 from redis_server import PROGRAM, RedisServer, free_port, require
 from test_cli import run
 
@@ -104,6 +104,18 @@ def test_sentinel_and_cluster(site: Site, tmp_path: Path, prefix: str) -> None:
             assert shown.returncode == 0, shown.stderr
             assert [one["used"] for one in json.loads(shown.stdout)["quotas"]] == [2, 2, 2]
             assert json.loads(run("quota", "reset", *arguments).stdout)["cleared"] is True
+
+
+def test_acl_for_reset_is_the_documented_one(site: Site, tmp_path: Path) -> None:
+    rules = ["~t:rl:1:*", "-@all", "+script|load", "+evalsha", "+get", "+set", "+time"]
+    for more, expected in ((), 2), (("+del",), 0):
+        folder = tmp_path / str(expected)
+        folder.mkdir()
+        with acl_redis(folder, "quota", "pw", [*rules, *more]) as (server, _):
+            configure(site, f"redis://quota:pw@127.0.0.1:{server.port}", "t:")
+            assert run("quota", "show", CLIENT_ID, "--config", site.config_file).returncode == 0
+            reset = run("quota", "reset", CLIENT_ID, "--config", site.config_file)
+            assert reset.returncode == expected, reset.stderr
 
 
 def test_mistakes_are_told_in_one_line(site: Site, redis: RedisServer, prefix: str) -> None:

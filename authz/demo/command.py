@@ -30,7 +30,7 @@ def main(arguments: argparse.Namespace) -> int:
         return _complain(f"--port {arguments.port}: expected 1 to {LAST_PORT}, or 0 for any free one")
     # What these import may be what is missing.
     from authz.demo.run import Options, run  # noqa: PLC0415
-    from authz.demo.store import MEMORY  # noqa: PLC0415
+    from authz.edge.store.place import MEMORY  # noqa: PLC0415
 
     options = Options(
         as_json=arguments.json, keep=arguments.keep, store_url=arguments.redis or MEMORY, port=arguments.port

@@ -12,10 +12,10 @@ from typing import Final, TextIO
 from authz.demo.configuration import PARTNER
 from authz.demo.failure import DemoFailed, Unusable
 from authz.demo.steps import NEIGHBOUR, OBSERVATIONS, RECORD, Journey, Tokens, fetch_tokens
-from authz.demo.store import MEMORY
 from authz.demo.table import report
 from authz.demo.walk import walk
 from authz.demo.world import World
+from authz.edge.store.place import MEMORY
 
 EXIT_GOOD: Final = 0
 EXIT_BAD: Final = 1

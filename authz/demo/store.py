@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import closing, suppress
 from typing import Final
 
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from authz.demo.failure import Unusable
+from authz.edge.store.control import open_control
+from authz.edge.store.place import MEMORY, BadPlace, read_place
 
-MEMORY: Final = "memory://"
-ANSWERS_WITHIN_S: Final = 3.0
+ANSWERS_WITHIN_S: Final = 5.0
 
 
 async def require(url: str) -> None:
@@ -23,21 +24,31 @@ async def require(url: str) -> None:
     if url == MEMORY:
         return
     try:
-        async with asyncio.timeout(ANSWERS_WITHIN_S), Redis.from_url(url) as redis:
-            await redis.ping()
+        async with asyncio.timeout(ANSWERS_WITHIN_S):
+            await asyncio.to_thread(_ask, url)
+    except BadPlace as bad:
+        raise Unusable(f"--redis: {bad}") from None
     except TimeoutError:
         raise Unusable("--redis: no answer") from None
-    except (RedisError, OSError, ValueError) as failed:
+    except (RedisError, OSError) as failed:
         raise Unusable(f"--redis: {type(failed).__name__}: is a Redis there, and the URL right?") from None
+
+
+def _ask(url: str) -> None:
+    with closing(open_control(read_place(url))) as redis:
+        redis.get("clientpolicy")
 
 
 async def forget(url: str, prefix: str) -> None:
     """Delete what authz has counted under our own prefix; a Redis that is gone by now has nothing to delete."""
     if url == MEMORY:
         return
-    try:
-        async with asyncio.timeout(ANSWERS_WITHIN_S), Redis.from_url(url) as redis:
-            async for key in redis.scan_iter(match=f"{prefix}*"):
-                await redis.delete(key)
-    except (RedisError, OSError, TimeoutError):
-        return
+    with suppress(RedisError, OSError, TimeoutError):
+        async with asyncio.timeout(ANSWERS_WITHIN_S):
+            await asyncio.to_thread(_forget, url, prefix)
+
+
+def _forget(url: str, prefix: str) -> None:
+    with closing(open_control(read_place(url))) as redis:
+        for key in redis.scan_iter(match=f"{prefix}*"):
+            redis.delete(key)

@@ -28,6 +28,7 @@ from authz.demo.oauth import LAUNCH_PATIENT, AuthorizationServer, Registration
 from authz.demo.partner import REDIRECT_URI, Partner
 from authz.demo.ports import choose, listen, serve
 from authz.demo.process import Child
+from authz.edge.store.place import MEMORY
 
 PATIENT: Final = "123"
 
@@ -56,7 +57,7 @@ class World:
     fhir: FhirApi
     authz: Child
 
-    def __init__(self, envoy_port: int = 0, store_url: str = store.MEMORY) -> None:
+    def __init__(self, envoy_port: int = 0, store_url: str = MEMORY) -> None:
         self._envoy_port = envoy_port
         self._store_url = store_url
         self._store_prefix = f"demo:{secrets.token_hex(8)}:"

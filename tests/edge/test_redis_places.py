@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from redis import Redis
 from redis_places import ClusterPlace, SentinelPlace, acl_redis, make_tls, tls_redis
 from redis_server import PROGRAM, RedisServer, require
 
-from authz.core.quota import Unknown, Within
+from authz.core.quota import Exceeded, Unknown, Within
 from authz.edge.store.place import BadPlace, Kind, read_place
 from authz.edge.store.redis import RedisStore
 from authz.edge.store.script import Plan, read_state
@@ -143,6 +144,40 @@ async def test_tls_of_another_ca_or_none_is_refused(tmp_path: Path) -> None:
                     await asyncio.sleep(0.01)
                 else:
                     pytest.fail(store.nodes[0].trouble)
+
+
+PROGRAMS = [program for program in (PROGRAM, "valkey-server") if shutil.which(program)]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+async def test_every_step_of_a_quota_on(tmp_path: Path, program: str) -> None:
+    """Charge, refuse, lose the script, lose the server: on Redis, and on Valkey where it is installed."""
+    server = RedisServer(tmp_path, program=program)
+    server.start()
+    try:
+        three = (calendar_limit(name="three", requests=3, calendar=Calendar.MONTH), PLENTY)
+        async with opened(server.url) as store:
+            await up(store)
+            answers = [await store.spend("k", three, now_us=NOW_US) for _ in range(4)]
+            assert [type(one) for one in answers] == [Within] * 3 + [Exceeded]
+            with Redis.from_url(server.url) as plain:
+                plain.script_flush()
+            assert isinstance(await store.spend("j", three, now_us=NOW_US), Within)
+            server.stop()
+            server.start()
+            await passes_again(store)
+    finally:
+        server.stop()
+
+
+async def test_acl_of_a_cluster(cluster: ClusterPlace) -> None:
+    prefix = f"{uuid4()}:"
+    rules = [*MINIMAL_ACL[1:], f"~{prefix}rl:1:*", "+cluster|slots"]
+    for server in cluster.servers:
+        cluster.ask(server.port, "ACL", "SETUSER", "quota", "reset", "on", ">pw", *rules)
+    async with opened(cluster.url.replace("://", "://quota:pw@"), prefix=prefix) as store:
+        await up(store, 3)
+        assert isinstance(await store.spend("k", COUNTED, now_us=NOW_US), Within)
 
 
 async def test_prefix_keeps_two_installations_apart(redis: RedisServer) -> None:

@@ -189,6 +189,21 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
         "spec.routes",
         "given twice: a",
     ),
+    "quota that leases by calendar": (
+        {"quotas": [{"name": "a", "requests": 1, "calendar": "Day", "maxOvershoot": 1}]},
+        "spec.quotas[0]",
+        "never overshot",
+    ),
+    "quota with a negative overshoot": (
+        {"quotas": [{"name": "a", "requests": 1, "per": "1s", "maxOvershoot": -1}]},
+        "spec.quotas[0]",
+        "maxOvershoot is from 0",
+    ),
+    "quota of an unknown mode": (
+        {"quotas": [{"name": "a", "requests": 1, "per": "1s", "mode": "Log"}]},
+        "spec.quotas[0].mode",
+        "Enforce",
+    ),
     "quota without window": (
         {"quotas": [{"name": "a", "requests": 1}]},
         "spec.quotas[0]",
