@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import aiohttp
 import grpc
@@ -24,7 +25,7 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from partner import Site, certificate, check_request, policy_document, rsa_key, xfcc
 from partner import claims as good_claims
-from redis_server import free_port
+from redis_server import RedisServer, free_port
 
 from authz.wire.pb.envoy.service.auth.v3.external_auth_pb2 import CheckRequest, CheckResponse
 
@@ -288,3 +289,62 @@ async def test_service_over_tls_and_unix_socket(site: Site) -> None:
 def test_random_bytes_are_no_message() -> None:
     with pytest.raises(DecodeError):
         CheckRequest.FromString(b"\xff")
+
+
+async def test_store_that_is_away_decides_by_the_policy_and_is_used_when_it_comes(
+    site: Site, own_redis: RedisServer
+) -> None:
+    """Ready all the same; Local passes, Closed is 503 and not 429; then Redis is there, and counts."""
+    own_redis.stop()
+    service = Service(site, store={"url": own_redis.url})
+    try:
+        await service.ready()
+        assert await service.reason() == "allowed"
+        quota = {"name": "q", "requests": 1_000_000, "per": "1s", "onStoreFailure": "Closed"}
+        service.policy(quotas=[quota])
+        await service.until("store_unavailable")
+        assert (await service.check()).denied_response.status.code == 503
+        assert (await service.get("/readyz"))[0] == 200
+        _, text = await service.get("/metrics")
+        assert f'clientpolicy_store_up{{node="127.0.0.1:{own_redis.port}"}} 0.0' in text
+        assert re.search(r'clientpolicy_store_fallbacks_total\{mode="local"\} [1-9]', text)
+        assert re.search(r'clientpolicy_store_fallbacks_total\{mode="closed"\} [1-9]', text)
+        own_redis.start()
+        await service.until("allowed")
+        _, text = await service.get("/metrics")
+        assert f'clientpolicy_store_up{{node="127.0.0.1:{own_redis.port}"}} 1.0' in text
+        assert re.search(r"clientpolicy_store_call_seconds_count [1-9]", text)
+    finally:
+        await service.stop()
+
+
+async def test_replicas_share_one_quota_and_shadow_is_told(site: Site, redis: RedisServer) -> None:
+    prefix = f"{uuid4()}:"
+    (site.folder / "one").mkdir()
+    (site.folder / "two").mkdir()
+    replicas = [
+        Service(Site(site.folder / name), store={"url": redis.url, "prefix": prefix}) for name in ("one", "two")
+    ]
+    try:
+        quotas = [
+            {"name": "q", "requests": 5, "per": "24h"},
+            {"name": "planned", "requests": 1, "per": "24h", "mode": "Shadow"},
+        ]
+        for replica in replicas:
+            await replica.ready()
+            replica.policy(quotas=quotas)
+        await asyncio.sleep(0.5)
+        reasons = [await replicas[number % 2].reason() for number in range(12)]
+        assert reasons.count("allowed") >= 5  # some before the policy was read
+        assert reasons[-2:] == ["quota_exceeded"] * 2
+        answered = await replicas[0].check()
+        headers = {header.header.key: header.header.value for header in answered.denied_response.headers}
+        assert int(headers["retry-after"]) > 3600
+        assert '"planned"' not in headers["ratelimit"]
+        assert json.loads(answered.denied_response.body)["issue"][0]["code"] == "throttled"
+    finally:
+        for replica in replicas:
+            await replica.stop()
+    told = [line["quota_shadowed"] for replica in replicas for line in replica.lines() if "quota_shadowed" in line]
+    assert told
+    assert told[0] == ["planned"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from fractions import Fraction
 
@@ -162,6 +163,19 @@ def test_more_time_never_turns_pass_into_deny(limits: tuple[Limit, ...], steps: 
     now_us = (instants(steps) or [NOW_US])[-1]
     if isinstance(spend(state, limits, now_us)[0], Within):
         assert isinstance(spend(state, limits, now_us + later_us)[0], Within)
+
+
+@given(RATES, STEPS, st.integers(0, 50), st.integers(1, 3), st.integers(1, 5))
+def test_more_capacity_or_less_cost_never_turns_pass_into_deny(
+    limit: RateLimit, steps: list[int], more: int, cost: int, dearer: int
+) -> None:
+    _, state = run((limit,), instants(steps))
+    now_us = (instants(steps) or [NOW_US])[-1]
+    wider = replace(limit, capacity=limit.capacity + more)
+    if isinstance(spend(state, (limit,), now_us, cost)[0], Within):
+        assert isinstance(spend(state, (wider,), now_us, cost)[0], Within)
+    if isinstance(spend(state, (limit,), now_us, cost + dearer)[0], Within):
+        assert isinstance(spend(state, (limit,), now_us, cost)[0], Within)
 
 
 @given(RATES, CALENDARS, STEPS)

@@ -131,7 +131,7 @@ async def test_fault_is_noticed(place: Place, name: str) -> None:
     assert passed(answers) < 60 or place.store.counts.connections > 1 or place.store.counts.failures
 
 
-@pytest.mark.parametrize("name", [*FAULTS, "redis stopped", "redis killed"])
+@pytest.mark.parametrize("name", [*FAULTS, "redis stopped", "redis killed", "redis paused"])
 async def test_decisions_go_on_during_the_fault(place: Place, name: str) -> None:
     """Every caller is answered, and 99 of 100 within twice the budget as this very machine measures it just then."""
     limiter = Limiter(place.store)
@@ -154,6 +154,9 @@ async def test_decisions_go_on_during_the_fault(place: Place, name: str) -> None
     yardstick = asyncio.create_task(measure())
     if name == "redis stopped":
         place.server.signal(signal.SIGSTOP)
+    elif name == "redis paused":
+        with Redis.from_url(place.server.url) as plain:
+            plain.client_pause(400)
     elif name == "redis killed":
         place.server.stop()
     else:
@@ -182,6 +185,72 @@ async def test_own_reply_for_every_caller(place: Place) -> None:
     assert answered
     for number, within in answered.items():
         assert (within.levels[0].quota, within.levels[0].remaining) == (1000 + number, 999 + number)
+
+
+ACTS = st.lists(
+    st.tuples(
+        st.sampled_from(["ask", "ask", "cancel", "flush script", "cut", "split", "repeat", "heal"]),
+        st.integers(1, 40),
+        st.integers(0, 3),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@settings(max_examples=25)
+@given(ACTS)
+def test_every_caller_gets_its_own_answer_once(redis: RedisServer, acts: list[tuple[str, int, int]]) -> None:
+    """Whatever is cancelled, cut, repeated or forgotten between and during calls."""
+    limits = [(calendar_limit(name="q", requests=10**6 + number, calendar=Calendar.MONTH),) for number in range(5)]
+
+    async def run() -> None:
+        async with FaultProxy(redis.port) as proxy:
+            store = RedisStore(read_place(proxy.url), prefix=f"{free_port()}:{time.perf_counter_ns()}:")
+            await store.open()
+            await ready(store)
+            asked, passed_of = [0] * 5, [0] * 5
+            for act, count, wait_ms in acts:
+                numbers = [number % 5 for number in range(count)]
+                tasks = [asyncio.create_task(store.spend(f"k{n}", limits[n], now_us=NOW_US)) for n in numbers]
+                for number in numbers:
+                    asked[number] += 1
+                await asyncio.sleep(wait_ms / 1000)
+                disturb(proxy, redis, act, tasks)
+                for number, answer in zip(numbers, await asyncio.gather(*tasks, return_exceptions=True), strict=True):
+                    if isinstance(answer, Within):
+                        assert answer.levels[0].quota == 10**6 + number
+                        passed_of[number] += 1
+                    else:
+                        assert isinstance(answer, Unknown | asyncio.CancelledError)
+            proxy.cut()
+            await store.close()
+            await asyncio.sleep(0.02)  # what was sent has arrived
+            place = Place(redis, proxy, store)
+            for number in range(5):
+                assert passed_of[number] <= place.charged(f"k{number}") <= asked[number]
+
+    asyncio.run(run())
+
+
+def disturb(proxy: FaultProxy, redis: RedisServer, act: str, tasks: list[asyncio.Task[Any]]) -> None:
+    match act:
+        case "cancel":
+            for task in tasks[::2]:
+                task.cancel()
+        case "flush script":
+            with Redis.from_url(redis.url) as plain:
+                plain.script_flush()
+        case "cut":
+            proxy.cut()
+        case "split":
+            proxy.replies.split = True
+        case "repeat":
+            proxy.replies.repeat = True
+        case "heal":
+            proxy.heal()
+        case _:
+            pass
 
 
 async def test_caller_that_goes_away_disturbs_nobody(place: Place) -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from partner import NOW_US
-from quotas import MONTHLY, SECOND
+from quotas import LIMIT_SETS, MONTHLY, SECOND
 from quotas import SLOW as STEADY
 from redis_server import RedisServer
 
@@ -80,6 +82,29 @@ async def test_known_refusal_needs_no_store_and_ends_with_its_wait(store: Store)
 
 async def test_no_limits_is_no_call(store: Store) -> None:
     assert await store.spend("a", (), now_us=NOW_US) == Within(())
+
+
+STEPS = st.lists(st.integers(0, 2 * SECOND) | st.integers(0, 10_000), max_size=80)
+
+
+@given(LIMIT_SETS, STEPS)
+def test_what_is_known_to_be_refused_would_be_refused(limits: tuple[Limit, ...], steps_us: list[int]) -> None:
+    """At every instant at which the memory refuses, the store itself would, and until the same instant."""
+
+    async def run() -> None:
+        store = MemoryStore()
+        limiter = Limiter(store)
+        now_us = NOW_US
+        for step_us in steps_us:
+            now_us += step_us
+            known = limiter.known("k", limits, now_us=now_us)
+            if known is not None:
+                outcome = store.charge("k", limits, now_us=now_us)
+                assert isinstance(outcome, Exceeded)
+                assert (known.binding, known.wait_us) == (outcome.binding, outcome.wait_us)
+            await limiter.spend("k", limits, now_us=now_us)
+
+    asyncio.run(run())
 
 
 # ---- without the store -----------------------------------------------------------------------------------------
