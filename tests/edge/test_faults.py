@@ -525,3 +525,11 @@ async def test_busy_client_that_may_overshoot_leases_and_asks_less(place: Place)
     assert counts.decisions < 2000
     assert leases.spent + counts.decisions >= 3000
     assert leases.granted >= leases.spent + leases.expired
+
+
+async def test_one_call_without_any_answer_is_enough_to_give_a_node_up(place: Place) -> None:
+    """A server that is gone without a word costs one caller its budget, not five."""
+    place.proxy.replies.drop = True
+    assert isinstance(await place.store.spend("k", COUNTED, now_us=NOW_US), Unknown)
+    await until(lambda: not place.store.nodes[0].is_up, "nobody noticed")
+    assert place.store.counts.failures["timeout"] + place.store.counts.failures["unsent"] <= 2
