@@ -11,7 +11,20 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from partner import NOW_US
 
-from authz.core.quota import Exceeded, Level, State, Within, expires_us, levels_at, share, spend, window
+from authz.core.quota import (
+    Exceeded,
+    Level,
+    State,
+    Within,
+    admit,
+    expires_us,
+    levels_at,
+    require_affordable,
+    share,
+    spend,
+    window,
+    window_ends_us,
+)
 from authz.policy.limits import Calendar, CalendarLimit, Limit, RateLimit, calendar_limit, rate_limit
 
 SECOND = 1_000_000
@@ -250,3 +263,41 @@ def test_shares_of_replicas_stay_within_the_whole(limits: tuple[Limit, ...], rep
 def test_cost_of_nothing_changes_nothing() -> None:
     assert spend({}, (), NOW_US) == (Within(()), {})
     assert expires_us({}, (NGINX,)) == 0
+
+
+@pytest.mark.parametrize(("cost", "fits"), [(0, False), (1, True), (3, True), (4, False), (-1, False)])
+def test_cost_that_no_wait_makes_affordable_is_refused(cost: int, fits: bool) -> None:  # noqa: FBT001 a table
+    if fits:
+        require_affordable((NGINX, DAILY), cost)
+        return
+    with pytest.raises(ValueError, match=rf"cost is from 1 to \d+ under the quota \w+, not {cost}"):
+        require_affordable((NGINX, DAILY), cost)
+
+
+def test_shadow_limit_is_charged_what_fits_and_named_where_it_would_refuse() -> None:
+    tight = replace(DAILY, name="tight", requests=2, enforced=False)
+    state: State = {}
+    told = []
+    for _ in range(4):
+        outcome, after = spend(state, (NGINX, tight), NOW_US)
+        assert isinstance(outcome, Within)
+        assert [level.name for level in outcome.levels] == ["steady"]
+        told.append(outcome.shadowed)
+        state = after or state
+    assert told == [(), (), ("tight",), ("tight",)]
+    assert [level.remaining for level in levels_at(state, (NGINX, tight), NOW_US)] == [17, 0]
+
+
+def test_windows_of_an_admission_end_with_their_calendar() -> None:
+    admission, _ = admit({}, (NGINX, DAILY), NOW_US)
+    assert window_ends_us(admission, (NGINX, DAILY)) == [window(Calendar.DAY, NOW_US)[1]]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_binding_limit_is_the_one_that_takes_longest(first: int) -> None:
+    slow = rate_limit(name="slow", requests=1, per_us=3600 * SECOND, burst=2)
+    limits = (slow, DAILY) if first else (DAILY, slow)
+    _, state = run(limits, [NOW_US] * 3)
+    outcome, _ = spend(state, limits, NOW_US)
+    assert isinstance(outcome, Exceeded)
+    assert (outcome.binding, outcome.wait_us) == ("daily", 12 * 3600 * SECOND)
