@@ -11,13 +11,12 @@ from typing import Final
 from prometheus_client import CollectorRegistry
 from watchfiles import awatch
 
-from authz.assembly import client_address_of, rules_of, style_of
+from authz.assembly import client_address_of, policy_folder, rules_of, style_of
 from authz.core.decide import Deny, Verdict
 from authz.edge import chance, clock
 from authz.edge.audit import AuditLog, record
 from authz.edge.keys import KeyRing
 from authz.edge.metrics import CallTimes, Decisions, Number, Readings
-from authz.edge.policies import PolicyFolder
 from authz.edge.settings import Settings
 from authz.edge.store.limiter import Limiter, open_store
 from authz.edge.store.redis import RedisStore
@@ -42,7 +41,7 @@ class Authz:
         self._settings = settings
         self._style = style_of(settings)
         self._client_address = client_address_of(settings)
-        self._folder = PolicyFolder(settings.policies.path, may_shadow=settings.shadow == "allow")
+        self._folder = policy_folder(settings)
         replicas = settings.quota.replicas
         store = open_store(
             settings.store.url,

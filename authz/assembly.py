@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from authz.core import jwks
 from authz.core.public import PublicRoutes
 from authz.edge.overrides import Misconfigured
+from authz.edge.policies import PolicyFolder
 from authz.edge.settings import Settings, Tls
 from authz.model import Fhir
 from authz.policy.limits import Limit
@@ -47,6 +48,10 @@ def rules_of(settings: Settings, folder: Path) -> Rules:
         public=_public(settings.public),
         anonymous=anonymous_of(settings),
     )
+
+
+def policy_folder(settings: Settings) -> PolicyFolder:
+    return PolicyFolder(settings.policies.path, may_shadow=settings.shadow == "allow", ceilings=settings.ceilings)
 
 
 def style_of(settings: Settings) -> Style:

@@ -11,13 +11,12 @@ from typing import TextIO
 
 from google.protobuf.json_format import ParseDict, ParseError
 
-from authz.assembly import client_address_of, rules_of, style_of
+from authz.assembly import client_address_of, policy_folder, rules_of, style_of
 from authz.core.decide import Allow, Deny, Shadowed, Verdict
 from authz.core.grant import held
 from authz.core.quota import Exceeded, Within
 from authz.core.reasons import ANSWERS
 from authz.edge.keys import KeyRing
-from authz.edge.policies import PolicyFolder
 from authz.edge.settings import Settings, load
 from authz.edge.store.limiter import Limiter
 from authz.edge.store.memory import MemoryStore
@@ -93,7 +92,7 @@ def check(config: Path, requests: tuple[CheckRequest, ...], now_us: int) -> tupl
     """
     settings = load(config, os.environ)
     rules = rules_of(settings, config.resolve().parent)
-    policies = PolicyFolder(settings.policies.path, may_shadow=settings.shadow == "allow").refresh()
+    policies = policy_folder(settings).refresh()
     return asyncio.run(_check(settings, rules, policies, requests, now_us))
 
 

@@ -8,11 +8,10 @@ from typing import Final
 
 from redis.exceptions import RedisError
 
-from authz.assembly import anonymous_of
+from authz.assembly import anonymous_of, policy_folder
 from authz.core import address
 from authz.core.quota import SECOND_US, Level, levels_at
 from authz.edge.overrides import Misconfigured
-from authz.edge.policies import PolicyFolder
 from authz.edge.settings import Settings, load
 from authz.edge.store.control import clear_counters, read_counters
 from authz.edge.store.limiter import KNOWN_US
@@ -84,7 +83,7 @@ def _find(settings: Settings, name: str) -> tuple[str, str, tuple[Limit, ...]]:
     if name.startswith(address.ANONYMOUS):
         subject = address.quota_key(name.removeprefix(address.ANONYMOUS))
         return subject, subject, anonymous_of(settings)
-    policies = PolicyFolder(settings.policies.path, may_shadow=settings.shadow == "allow").refresh()
+    policies = policy_folder(settings).refresh()
     clients = {}
     if policies is not None:
         clients = {credential.client.id: credential.client for credential in policies.by_fingerprint.values()}

@@ -15,6 +15,7 @@ from authz.core.roster import Entry, enlist, enlist_invalid, index
 from authz.edge.manifests import Document, Unreadable, read_documents
 from authz.model import Policies
 from authz.policy import KIND, ClientPolicy, Revocation, Source, Validity, parse
+from authz.policy.ceilings import Ceiling, beyond
 from authz.policy.document import RevokedFingerprint
 
 logger = logging.getLogger(__name__)
@@ -64,8 +65,10 @@ def _below(folder: Path) -> Iterator[Path]:
             yield entry
 
 
-def read_file(file: Path, shown: str) -> tuple[Manifest, ...]:
+def read_file(file: Path, shown: str, ceilings: tuple[Ceiling, ...] = ()) -> tuple[Manifest, ...]:
     """Return the ClientPolicy documents of a file; documents of other kinds are not ours to read.
+
+    One that goes beyond the platform's ceilings is invalid.
 
     Raises:
         Unreadable: the file is not YAML as we read it.
@@ -76,7 +79,7 @@ def read_file(file: Path, shown: str) -> tuple[Manifest, ...]:
     except UnicodeDecodeError:
         raise Unreadable(1, "not UTF-8 text") from None
     return tuple(
-        _manifest(file, position, document, shown)
+        _manifest(file, position, document, shown, ceilings)
         for position, document in enumerate(read_documents(text))
         if _is_ours(document)
     )
@@ -87,11 +90,12 @@ def _is_ours(document: Document) -> bool:
     return not isinstance(value, dict) or value.get("kind", KIND) == KIND
 
 
-def _manifest(file: Path, position: int, document: Document, shown: str) -> Manifest:
+def _manifest(file: Path, position: int, document: Document, shown: str, ceilings: tuple[Ceiling, ...]) -> Manifest:
     parsed = parse(document.value)
-    if isinstance(parsed, ClientPolicy):
+    wrong = beyond(parsed, ceilings) if isinstance(parsed, ClientPolicy) else parsed
+    if isinstance(parsed, ClientPolicy) and not wrong:
         return Manifest(file=file, position=position, document=document, policy=parsed, errors=())
-    errors = tuple(f"{shown}:{document.line(error.path)}: {error}" for error in parsed)
+    errors = tuple(f"{shown}:{document.line(error.path)}: {error}" for error in wrong)
     return Manifest(file=file, position=position, document=document, policy=None, errors=errors)
 
 
@@ -109,8 +113,9 @@ class _Known:
 class PolicyFolder:
     """Reads a folder again and again; what it keeps is what each file last said that was valid."""
 
-    def __init__(self, path: Path, *, may_shadow: bool) -> None:
+    def __init__(self, path: Path, *, may_shadow: bool, ceilings: tuple[Ceiling, ...] = ()) -> None:
         self._path = path
+        self._ceilings = ceilings
         self._may_shadow = may_shadow
         self._files: dict[Path, _Known] = {}
         self._generation = 0
@@ -154,7 +159,7 @@ class PolicyFolder:
                 return False
             known = self._files.setdefault(file, _Known())
             known.stamp = stamp
-            manifests = read_file(file, str(file))
+            manifests = read_file(file, str(file), self._ceilings)
         except FileNotFoundError:
             return self._files.pop(file, None) is not None
         except (OSError, Unreadable) as failed:

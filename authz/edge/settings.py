@@ -29,6 +29,7 @@ from authz.edge.overrides import Misconfigured, override
 from authz.edge.store.place import MEMORY, read_place
 from authz.model import Compartment, Refused
 from authz.policy import field_errors
+from authz.policy.ceilings import Ceiling
 from authz.policy.duration import parse_duration
 from authz.policy.limits import Limit, rate_limit
 
@@ -246,13 +247,14 @@ class Settings(_Model):
     audit: Audit = Audit()
     upstream: Upstream = Upstream()
     shadow: Literal["allow", "forbid"] = "allow"
+    ceilings: Annotated[tuple[Ceiling, ...], Field(max_length=256)] = ()
 
 
 NAMES: Final = {
     name.lower(): name
     for model in (
         Settings, Listen, Tls, PolicySource, Identity, AddressSource, IssuerSettings, ClaimNames, FhirSettings,
-        StoreSettings, AnonymousQuota, QuotaSettings, Upstream, Audit,
+        StoreSettings, AnonymousQuota, QuotaSettings, Upstream, Audit, Ceiling,
     )
     for name in (field.alias or "" for field in model.model_fields.values())
 }  # fmt: skip

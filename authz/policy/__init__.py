@@ -18,6 +18,7 @@ __all__ = [
     "ClientPolicy",
     "FieldError",
     "Mode",
+    "Path",
     "Revocation",
     "Route",
     "Source",

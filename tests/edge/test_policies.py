@@ -14,6 +14,7 @@ from authz.edge.manifests import TEXT_MAX_CHARACTERS, Unreadable, read_documents
 from authz.edge.policies import PolicyFolder
 from authz.lint import lint
 from authz.model import Client, Policies, Standing
+from authz.policy.ceilings import Ceiling
 
 MINE = partner_certificate().fingerprint
 
@@ -282,3 +283,27 @@ def test_lint_tells_of_unreadable_files_and_goes_on(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("{")
     (tmp_path / "b.yaml").write_text(yaml.safe_dump(policy_document(scopes=["x"])))
     assert len(lint((tmp_path,)).errors) == 2
+
+
+CEILING = Ceiling.model_validate({"namespaces": ["partners"], "clientIds": [CLIENT_ID], "scopes": ["patient/*.rs"]})
+
+
+def test_policy_beyond_the_ceilings_is_invalid_and_its_last_good_version_holds(site: Site) -> None:
+    """An edit that reaches too far changes nothing but the brakes; one that always did refuses its client."""
+    site.write()
+    source = PolicyFolder(site.folder / "policies", may_shadow=True, ceilings=(CEILING,))
+    first = source.refresh()
+    assert first is not None
+    assert first.by_fingerprint[MINE].client.standing is Standing.ACTIVE
+    site.write_policy(policy_document(scopes=["system/*.cruds"], suspended=True))
+    second = source.refresh()
+    assert second is not None
+    client = second.by_fingerprint[MINE].client
+    assert [scope.text for scope in client.scopes] == ["patient/Patient.read", "patient/Observation.read"]
+    assert client.suspended
+    (error,) = source.errors
+    assert "spec.scopes[0]: beyond the platform's ceiling" in error
+    assert str(site.policy_file()) in error
+    fresh = PolicyFolder(site.folder / "policies", may_shadow=True, ceilings=(CEILING,)).refresh()
+    assert fresh is not None
+    assert fresh.by_fingerprint[MINE].client.standing is Standing.INVALID

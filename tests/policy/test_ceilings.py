@@ -1,0 +1,159 @@
+"""Ceilings: what a namespace may grant, bound by bound, and that nothing slips over one by being written otherwise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from partner import policy_document
+
+from authz.policy import ClientPolicy, FieldError, parse
+from authz.policy.ceilings import Ceiling, beyond
+
+# The example of design §5.
+PARTNERS = {
+    "namespaces": ["partner-*"],
+    "clientIds": ["partner-*"],
+    "sanPrefixes": ["spiffe://healthtech.dev/client/partner-"],
+    "scopes": ["patient/*.rs"],
+    "modes": ["Enforce"],
+    "requestsPerSecond": 100,
+}
+FITTING: dict[str, Any] = {
+    "clientId": "partner-a",
+    "scopes": ["patient/Patient.rs", "patient/Observation.read"],
+    "otherScopes": [],
+    "identity": {"uris": ["spiffe://healthtech.dev/client/partner-a"]},
+    "quotas": [{"name": "q", "requests": 100, "per": "1s"}],
+}
+
+
+def policy(namespace: str = "partner-a", **spec: Any) -> ClientPolicy:
+    document = policy_document(**(FITTING | spec))
+    document["metadata"]["namespace"] = namespace
+    parsed = parse(document)
+    assert isinstance(parsed, ClientPolicy), parsed
+    return parsed
+
+
+def ceilings(*values: dict[str, Any]) -> tuple[Ceiling, ...]:
+    return tuple(Ceiling.model_validate(value) for value in values)
+
+
+def places(errors: tuple[FieldError, ...]) -> list[str]:
+    return [error.place for error in errors]
+
+
+def test_without_ceilings_every_namespace_may_do_all() -> None:
+    assert beyond(policy("anywhere", clientId="x", scopes=["system/*.*"]), ()) == ()
+
+
+def test_what_fits_passes() -> None:
+    assert beyond(policy(), ceilings(PARTNERS)) == ()
+    assert beyond(policy(identity=None, quotas=[{"name": "q", "requests": 60, "per": "1m"}]), ceilings(PARTNERS)) == ()
+
+
+@pytest.mark.parametrize("namespace", ["default", "partner", "xpartner-a", "Partner-a"])
+def test_namespace_that_no_ceiling_matches_may_do_nothing(namespace: str) -> None:
+    document = policy()
+    elsewhere = document.model_copy(update={"metadata": document.metadata.model_copy(update={"namespace": namespace})})
+    assert places(beyond(elsewhere, ceilings(PARTNERS))) == ["metadata.namespace"]
+
+
+BEYOND: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "another's client id": ({"clientId": "hospital"}, ["spec.clientId"]),
+    "a client id that contains the pattern": ({"clientId": "xpartner-a"}, ["spec.clientId"]),
+    "another's common name": ({"identity": {"commonName": "hospital"}}, ["spec.identity.commonName"]),
+    "another's SPIFFE id": (
+        {"identity": {"uris": ["spiffe://healthtech.dev/client/hospital"]}},
+        ["spec.identity.uris[0]"],
+    ),
+    "a DNS name": ({"identity": {"dnsNames": ["hospital.example.org"]}}, ["spec.identity.dnsNames[0]"]),
+    "an e-mail": ({"identity": {"emails": ["a@example.org"]}}, ["spec.identity.emails[0]"]),
+    "more letters": ({"scopes": ["patient/Patient.rs", "patient/Patient.cruds"]}, ["spec.scopes[1]"]),
+    "v1 of more letters": ({"scopes": ["patient/Patient.write"]}, ["spec.scopes[0]"]),
+    "another context": ({"scopes": ["system/Patient.rs"]}, ["spec.scopes[0]"]),
+    "another scope": ({"otherScopes": ["export.run"]}, ["spec.otherScopes[0]"]),
+    "shadow": ({"mode": "Shadow"}, ["spec.mode"]),
+    "no quota": ({"quotas": []}, ["spec.quotas"]),
+    "too fast": ({"quotas": [{"name": "q", "requests": 101, "per": "1s"}]}, ["spec.quotas"]),
+    "too fast by a fraction": ({"quotas": [{"name": "q", "requests": 6001, "per": "1m"}]}, ["spec.quotas"]),
+    "calendar alone": ({"quotas": [{"name": "q", "requests": 1, "calendar": "Day"}]}, ["spec.quotas"]),
+    "in shadow alone": ({"quotas": [{"name": "q", "requests": 1, "per": "1s", "mode": "Shadow"}]}, ["spec.quotas"]),
+    "all at once": (
+        {"clientId": "x", "mode": "Shadow", "scopes": ["user/*.rs"]},
+        ["spec.mode", "spec.clientId", "spec.scopes[0]"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BEYOND)
+def test_what_goes_beyond_is_told_by_field(name: str) -> None:
+    spec, expected = BEYOND[name]
+    found = beyond(policy(**spec), ceilings(PARTNERS))
+    assert places(found) == expected
+    assert all("expected" in error.message for error in found)
+
+
+def test_a_policy_must_fit_into_one_ceiling_whole() -> None:
+    """Half into one and half into the other is into none; what is told is measured by the nearer."""
+    reads = {"namespaces": ["partner-*"], "clientIds": ["partner-*"], "scopes": ["patient/*.rs"]}
+    writes = {"namespaces": ["*"], "clientIds": ["writer-*"], "scopes": ["patient/*.cruds"]}
+    both = ceilings(reads, writes)
+    assert beyond(policy(), both) == ()
+    assert beyond(policy(clientId="writer-a", scopes=["patient/Patient.cruds"]), both) == ()
+    assert places(beyond(policy(scopes=["patient/Patient.cruds"]), both)) == ["spec.scopes[0]"]
+
+
+def test_other_scopes_are_listed_by_name() -> None:
+    ceiling = ceilings(PARTNERS | {"scopes": ["patient/*.rs", "export.run"]})
+    assert beyond(policy(otherScopes=["export.run"]), ceiling) == ()
+
+
+def test_empty_scopes_let_nothing_be_granted() -> None:
+    assert places(beyond(policy(scopes=["patient/Patient.r"]), ceilings(PARTNERS | {"scopes": []}))) == [
+        "spec.scopes[0]"
+    ]
+    assert beyond(policy(scopes=[]), ceilings(PARTNERS | {"scopes": []})) == ()
+
+
+SCOPES = st.lists(
+    st.builds(
+        lambda context, kind, letters: f"{context}/{kind}.{letters}",
+        st.sampled_from(["patient", "user", "system"]),
+        st.sampled_from(["Patient", "Observation", "*"]),
+        st.sampled_from(["r", "s", "rs", "cruds", "read", "write", "*"]),
+    ),
+    unique=True,
+    max_size=5,
+)
+
+
+@given(SCOPES, SCOPES, st.data())
+def test_less_scope_never_goes_beyond_and_a_wider_ceiling_never_forbids(
+    granted: list[str], most: list[str], data: st.DataObject
+) -> None:
+    narrow, wide = ceilings(PARTNERS | {"scopes": most}), ceilings(PARTNERS | {"scopes": [*most, "user/*.cruds"]})
+    if not beyond(policy(scopes=granted), narrow):
+        kept = data.draw(st.lists(st.sampled_from(granted), unique=True)) if granted else []
+        assert not beyond(policy(scopes=kept), narrow)
+        assert not beyond(policy(scopes=granted), wide)
+
+
+@given(st.text(max_size=8), st.text("ab*.-", min_size=1, max_size=6))
+def test_only_the_star_is_special_in_a_pattern(client_id: str, pattern: str) -> None:
+    """By comparison with a matcher that walks both texts."""
+
+    def matches(text: str, rest: str) -> bool:
+        if not rest:
+            return not text
+        if rest[0] == "*":
+            return any(matches(text[cut:], rest[1:]) for cut in range(len(text) + 1))
+        return bool(text) and text[0] == rest[0] and matches(text[1:], rest[1:])
+
+    document = policy()
+    renamed = document.model_copy(update={"spec": document.spec.model_copy(update={"client_id": client_id})})
+    told = places(beyond(renamed, ceilings({"namespaces": ["*"], "clientIds": [pattern]})))
+    assert told == ([] if matches(client_id, pattern) else ["spec.clientId"])
