@@ -270,6 +270,30 @@ async def test_slot_that_moves_loses_no_call_and_no_count(cluster: ClusterPlace)
         assert not store.counts.failures
 
 
+async def test_node_whose_probe_moved_away_comes_up_again(cluster: ClusterPlace) -> None:
+    """Its probe's key follows its slots; otherwise no connection to it would ever be found usable again."""
+    async with opened(cluster.url, prefix=f"{uuid4()}:") as store:
+        await up(store, 3)
+        node = store.nodes[0]
+        slot = node.probe.slot
+        source = cluster.owner(slot)
+        target = cluster.other_than(source)
+
+        def move() -> None:
+            cluster.begin_move(slot, source, target)
+            cluster.move_keys(slot, source, target)
+            cluster.finish_move(slot, target)
+            cluster.ask(source.port, "CLIENT", "KILL", "TYPE", "NORMAL", "SKIPME", "YES")
+
+        await asyncio.to_thread(move)
+        for _ in range(1000):
+            if node.probe.slot != slot and node.is_up:
+                break
+            await asyncio.sleep(0.01)
+        else:
+            pytest.fail(f"{node.trouble}; {node.probe.slot} of {slot}")
+
+
 async def test_cluster_failover_is_followed(tmp_path: Path) -> None:
     """A planned failover and a killed master; the other masters' keys are never concerned by the second."""
     place = await asyncio.to_thread(ClusterPlace(tmp_path, replicas=True).__enter__)

@@ -57,7 +57,7 @@ class Node:
     ) -> None:
         self.name = name
         self._connect = connect
-        self._probe = probe
+        self.probe = probe  # a key of its own, that it must hold
         self._counts = counts
         self._moved = moved
         self._redirect = redirect
@@ -274,7 +274,7 @@ class Node:
         link = await self._connect()
         try:
             await link.call(b"SCRIPT", b"LOAD", SOURCE)
-            asked = [Asked(self._probe, 1, 1)]
+            asked = [Asked(self.probe, 1, 1)]
             async with asyncio.timeout(BUDGET_S):
                 decode(0, asked, await link.ask(encode(0, asked)))
         except BaseException:
@@ -294,7 +294,7 @@ class Node:
             self._used = False
             await asyncio.wait((self._down,), timeout=IDLE_S * (1 - chance.fraction() / 4))
             if not self._used and self._link is not None:
-                self.ask(self._probe)
+                self.ask(self.probe)
             if self._moved is not None and not self._down.done() and await self._moved():
                 self._break("the master is elsewhere now")
         why = self._down.result()

@@ -33,6 +33,7 @@ ASK_S: Final = 1.0  # for an answer of a sentinel or a cluster node about the to
 _PROBE: Final = (rate_limit(name="probe", requests=1_000, per_us=1_000_000),)
 
 NodeKey = Callable[[str], bytes]
+Owned = tuple[int, int, tuple[str, int]]  # first and last slot, and whose
 
 
 class Topology(Protocol):
@@ -180,7 +181,7 @@ class Cluster:
             self._trouble += trouble
             logger.warning("store's cluster not known", extra={"error": trouble})
 
-    async def _ask(self, host: str, port: int) -> list[tuple[int, int, tuple[str, int]]]:
+    async def _ask(self, host: str, port: int) -> list[Owned]:
         client = Redis(retry=Retry(NoBackoff(), 0), **control(self._place, host, port))
         try:
             found: list[list[Any]] = await client.execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]
@@ -189,24 +190,29 @@ class Cluster:
         # A node that was never told its own address leaves it empty: it is where it was asked.
         return [(first, last, (master[0].decode() or host, master[1])) for first, last, master, *_ in found]
 
-    def _apply(self, ranges: list[tuple[int, int, tuple[str, int]]]) -> None:
+    def _apply(self, ranges: list[Owned]) -> None:
         slots: list[Node | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
         masters = {address for _, _, address in ranges}
-        for first, last, address in ranges:
-            node = self._node(address, first)
+        widest = sorted(ranges, key=_width, reverse=True)  # there a probe's key is found soonest
+        for first, last, address in widest:
+            node = self._node(address, range(first, last + 1))
             slots[first : last + 1] = [node] * (last + 1 - first)
+        for first, last, address in widest:
+            node = self._by_address[address]
+            if slots[node.probe.slot] is not node:  # its slot moved away, and no probe of it would succeed again
+                node.probe = self._probe(range(first, last + 1))
         self._slots = slots
         for address in set(self._by_address) - masters:
             del self._by_address[address]
             self._tasks.pop(address).cancel()
 
-    def _node(self, address: tuple[str, int], slot: int) -> Node:
+    def _node(self, address: tuple[str, int], held: range) -> Node:
         node = self._by_address.get(address)
         if node is None:
             node = self._by_address[address] = Node(
                 "{}:{}".format(*address),
                 lambda: open_link(self._place, *address),
-                self._probe(slot),
+                self._probe(held),
                 self._counts,
                 redirect=self._redirect,
                 on_down=self._stale.set,
@@ -214,10 +220,10 @@ class Cluster:
             self._tasks[address] = asyncio.create_task(node.run())
         return node
 
-    def _probe(self, slot: int) -> Plan:
-        """Return a probe whose key is in this slot, so that the node answers for it."""
+    def _probe(self, held: range) -> Plan:
+        """Return a probe whose key is in one of these slots, so that the node answers for it."""
         number = 0
-        while key_slot(key := self._key(f"probe:{number}")) != slot:
+        while key_slot(key := self._key(f"probe:{number}")) not in held:
             number += 1
         return Plan(key, _PROBE)
 
@@ -237,3 +243,8 @@ class Cluster:
             if node is not None:
                 self._slots[ask.plan.slot] = node
         return node is not None and node.take(ask, asking=code == "ASK")
+
+
+def _width(owned: Owned) -> int:
+    first, last, _ = owned
+    return last - first
