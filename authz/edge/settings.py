@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from hashlib import blake2b
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -110,6 +111,18 @@ def _store_url(value: str, info: ValidationInfo) -> str:
     return value
 
 
+def _key_prefix(value: str) -> str:
+    if not re.fullmatch(r"[\x21-\x7e]{0,64}", value) or "{" in value or "}" in value:
+        raise ValueError("expected up to 64 printable ASCII characters without braces, which choose a Cluster's slot")
+    return value
+
+
+def _hash_key(value: str) -> str:
+    if not 1 <= len(value.encode()) <= blake2b.MAX_KEY_SIZE:
+        raise ValueError(f"expected 1 to {blake2b.MAX_KEY_SIZE} bytes")
+    return value
+
+
 AbsolutePath = Annotated[Path, AfterValidator(_beside)]
 Address = Annotated[str, AfterValidator(_address)]
 HttpsUrl = Annotated[str, AfterValidator(_https)]
@@ -198,8 +211,8 @@ class FhirSettings(_Model):
 
 class StoreSettings(_Model):
     url: Annotated[str, AfterValidator(_store_url)] = MEMORY
-    prefix: Annotated[str, StringConstraints(max_length=64)] = ""
-    hash_key: Text = "clientpolicy"
+    prefix: Annotated[str, AfterValidator(_key_prefix)] = ""
+    hash_key: Annotated[str, AfterValidator(_hash_key)] = "clientpolicy"
 
 
 class AnonymousQuota(_Model):
