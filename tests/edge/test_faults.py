@@ -10,7 +10,7 @@ import contextlib
 import signal
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from redis.exceptions import OutOfMemoryError
 from redis_server import RedisServer, free_port
 
 from authz.core.quota import Exceeded, Unknown, Within
+from authz.edge.store import node
 from authz.edge.store.limiter import Limiter
 from authz.edge.store.node import BUDGET_S
 from authz.edge.store.place import read_place
@@ -72,6 +73,14 @@ async def place(own_redis: RedisServer) -> AsyncIterator[Place]:
         await store.close()
 
 
+@contextlib.contextmanager
+def patient() -> Iterator[None]:
+    """What is not about time must not fail where this machine, not Redis, is slow."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(node, "BUDGET_S", 2.0)
+        yield
+
+
 Answers = list[Within | Exceeded | Unknown]
 
 
@@ -87,6 +96,11 @@ async def ask(store: RedisStore, count: int, *, keys: int = 1, spread_s: float =
 
 def passed(answers: Answers) -> int:
     return sum(isinstance(one, Within) for one in answers)
+
+
+async def all_pass(store: RedisStore, count: int, *, keys: int = 1) -> None:
+    with patient():
+        assert passed(await ask(store, count, keys=keys)) == count
 
 
 FAULTS: dict[str, Callable[[FaultProxy], Any]] = {
@@ -108,16 +122,14 @@ FAULTS: dict[str, Callable[[FaultProxy], Any]] = {
 @pytest.mark.parametrize("name", FAULTS)
 async def test_no_call_runs_twice_and_who_passed_was_charged(place: Place, name: str) -> None:
     """Redis has counted each call that was allowed, and at most those that were made."""
-    before = await ask(place.store, 50, keys=5)
+    await all_pass(place.store, 50, keys=5)
     FAULTS[name](place.proxy)
     during = await ask(place.store, 300, keys=5, spread_s=0.3)
     place.proxy.heal()
     place.proxy.cut()  # what was delayed or half said is over
     await asyncio.sleep(0.2)
     await ready(place.store)
-    after = await ask(place.store, 50, keys=5)
-    assert passed(before) == 50
-    assert passed(after) == 50
+    await all_pass(place.store, 50, keys=5)
     charged = sum(place.charged(f"k{number}") for number in range(5))
     assert passed(during) + 100 <= charged <= 400
     assert {type(one) for one in during} <= {Within, Unknown}
@@ -137,6 +149,7 @@ async def test_decisions_go_on_during_the_fault(place: Place, name: str) -> None
     limiter = Limiter(place.store)
     waited: list[float] = []
     budgets: list[float] = []
+    over: list[bool] = []
 
     async def decide(number: int) -> Within | Exceeded | Unknown:
         await asyncio.sleep(number / 1000)
@@ -146,7 +159,7 @@ async def test_decisions_go_on_during_the_fault(place: Place, name: str) -> None
         return answered
 
     async def measure() -> None:
-        while True:
+        while not over:
             started = time.perf_counter()
             await asyncio.sleep(BUDGET_S)
             budgets.append(time.perf_counter() - started)
@@ -164,7 +177,8 @@ async def test_decisions_go_on_during_the_fault(place: Place, name: str) -> None
     try:
         answers = await asyncio.gather(*(decide(number) for number in range(1000)))
     finally:
-        yardstick.cancel()
+        over.append(True)
+        await yardstick  # a halt of this machine in its last measure counts, too
         if name == "redis stopped":
             place.server.signal(signal.SIGCONT)
     assert all(isinstance(one, Within) for one in answers)
@@ -267,7 +281,7 @@ async def test_caller_that_goes_away_disturbs_nobody(place: Place) -> None:
     assert all(isinstance(one, Within) for one in results[3::4])
     assert place.store.counts.connections == 1
     assert sum(place.charged(f"c{n}") for n in range(3)) <= 300
-    assert passed(await ask(place.store, 20)) == 20
+    await all_pass(place.store, 20)
 
 
 async def test_caller_that_went_away_before_it_was_sent_is_not_charged(place: Place) -> None:
@@ -276,22 +290,21 @@ async def test_caller_that_went_away_before_it_was_sent_is_not_charged(place: Pl
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    assert passed(await ask(place.store, 1)) == 1
+    await all_pass(place.store, 1)
     assert place.charged("gone") == 0
 
 
 async def test_equal_keys_are_merged_and_many_keys_share_a_call(place: Place) -> None:
-    calls = place.store.counts.calls
-    assert passed(await ask(place.store, 500)) == 500
-    assert place.store.counts.calls - calls <= 5
-    calls = place.store.counts.calls
-    assert passed(await ask(place.store, 500, keys=500)) == 500
-    assert place.store.counts.calls - calls <= 30
+    for keys, calls_max in ((1, 5), (500, 30)):
+        calls = place.store.counts.calls
+        await all_pass(place.store, 500, keys=keys)
+        assert place.store.counts.calls - calls <= calls_max
 
 
 async def test_merged_callers_are_granted_in_the_order_they_came(place: Place) -> None:
     three = (calendar_limit(name="three", requests=3, calendar=Calendar.MONTH),)
-    answers = await asyncio.gather(*(place.store.spend("fifo", three, now_us=NOW_US) for _ in range(6)))
+    with patient():
+        answers = await asyncio.gather(*(place.store.spend("fifo", three, now_us=NOW_US) for _ in range(6)))
     assert [type(one) for one in answers] == [Within] * 3 + [Exceeded] * 3
     assert [one.levels[0].remaining for one in answers if not isinstance(one, Unknown)] == [2, 1, 0, 0, 0, 0]
 
@@ -327,14 +340,14 @@ async def test_killed_and_restarted_redis_is_used_again_without_traffic(place: P
     await until(lambda: not place.store.nodes[0].is_up, "nobody noticed that Redis is gone")
     place.server.start()
     await ready(place.store)
-    assert passed(await ask(place.store, 10)) == 10
+    await all_pass(place.store, 10)
 
 
 async def test_script_flush_loses_no_call(place: Place) -> None:
     with Redis.from_url(place.server.url) as plain:
         for _ in range(5):
             plain.script_flush()
-            assert passed(await ask(place.store, 40, keys=4)) == 40
+            await all_pass(place.store, 40, keys=4)
     assert sum(place.charged(f"k{number}") for number in range(4)) == 200
     assert place.store.counts.connections == 1
 
@@ -343,7 +356,7 @@ async def test_flushall_forgets_and_goes_on(place: Place) -> None:
     await ask(place.store, 10)
     with Redis.from_url(place.server.url) as plain:
         plain.flushall()
-    assert passed(await ask(place.store, 4)) == 4
+    await all_pass(place.store, 4)
     assert place.charged("k0") == 4
 
 
@@ -359,7 +372,7 @@ async def test_pause_is_bridged_and_ends(place: Place, command: tuple[str, ...])
         await pausing
     await asyncio.sleep(0.4)
     await ready(place.store)
-    assert passed(await ask(place.store, 20, keys=3)) == 20
+    await all_pass(place.store, 20, keys=3)
     assert sum(place.charged(f"k{number}") for number in range(3)) <= 220
 
 
@@ -419,7 +432,7 @@ async def test_eviction_forgets_and_never_denies(tmp_path: Any) -> None:
                     break
             else:
                 pytest.fail("nothing was evicted")
-        assert passed(await ask(store, 20)) == 20
+        await all_pass(store, 20)
     finally:
         await store.close()
         server.stop()
