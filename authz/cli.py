@@ -45,6 +45,9 @@ def _parser() -> argparse.ArgumentParser:
     lint.add_argument("paths", nargs="+", type=Path, metavar="PATH")
     lint.set_defaults(run=_lint)
 
+    crd = commands.add_parser("crd", help="print the CustomResourceDefinition of ClientPolicy")
+    crd.set_defaults(run=_crd)
+
     quota = commands.add_parser("quota", help="show or reset what a client has used of its quotas")
     quota.add_argument("action", choices=("show", "reset"))
     quota.add_argument("client", metavar="CLIENT", help="a client id, namespace/name of its policy, or address:IP")
@@ -127,6 +130,13 @@ def _lint(parsed: argparse.Namespace) -> int:
     if not findings.errors and not findings.policies:
         return _complain((f"no ClientPolicy manifest in {', '.join(map(str, parsed.paths))}",))
     return 1 if findings.errors else 0
+
+
+def _crd(_: argparse.Namespace) -> int:
+    from authz.policy.crd import crd  # noqa: PLC0415
+
+    print(crd(), end="")
+    return 0
 
 
 def _quota(parsed: argparse.Namespace) -> int:

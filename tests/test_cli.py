@@ -16,6 +16,7 @@ from google.protobuf.json_format import MessageToDict
 from partner import CLIENT_ID, Site, check_request, jwk, jwks, policy_document, rsa_key, token
 
 from authz.assembly import rules_of
+from authz.edge.manifests import read_documents
 from authz.edge.settings import load
 from authz.wire.pb.envoy.service.auth.v3.external_auth_pb2 import CheckRequest
 
@@ -141,6 +142,14 @@ def test_usage_error_is_exit_2_and_one_clear_message(arguments: list[str], messa
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stdout == ""
+
+
+def test_crd_is_printed_as_it_is_applied() -> None:
+    printed = run("crd")
+    assert printed.returncode == 0
+    (document,) = read_documents(printed.stdout)
+    assert isinstance(document.value, dict)
+    assert document.value["kind"] == "CustomResourceDefinition"
 
 
 def test_version_is_told() -> None:

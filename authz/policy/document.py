@@ -46,6 +46,9 @@ from authz.policy.limits import Calendar, Limit, OnStoreFailure, calendar_limit,
 API_VERSION: Final = "authz.healthtech.dev/v1alpha1"
 KIND: Final = "ClientPolicy"
 
+_HOUR_US: Final = parse_duration("1h")
+_RENEWAL_MIN_US: Final = parse_duration("5m")  # cert-manager's bounds, which people know
+
 
 class Mode(Enum):
     ENFORCE = "Enforce"
@@ -141,8 +144,12 @@ class Certificate(_Model):
             raise ValueError("fingerprints (1 to 8) go with source: External, and only with it")
         if self.renew_before is not None and self.renew_before_percentage is not None:
             raise ValueError("renewBefore and renewBeforePercentage exclude each other")
-        if self.renew_before is not None and self.renew_before >= self.duration:
-            raise ValueError("renewBefore must be shorter than duration")
+        if self.duration < _HOUR_US:
+            raise ValueError("duration is at least 1h")
+        if self.renew_before is not None and not _RENEWAL_MIN_US <= self.renew_before < self.duration:
+            raise ValueError("renewBefore is at least 5m, and must be shorter than duration")
+        if self.issuer_ref is not None and self.source not in (Source.ISSUED, Source.CSR):
+            raise ValueError("issuerRef goes with source: Issued or CSR")
         return self
 
 
@@ -279,6 +286,14 @@ class Spec(_Model):
         return self
 
     @model_validator(mode="after")
+    def _has_a_spiffe_id(self) -> Self:
+        issued = self.certificate.source in (Source.ISSUED, Source.CSR)
+        uris = self.identity.uris if self.identity is not None else ()
+        if issued and self.certificate.profile == "Spiffe" and not (len(uris) == 1 and uris[0].startswith("spiffe://")):
+            raise ValueError("certificate.profile: Spiffe needs exactly one URI, spiffe://..., in identity.uris")
+        return self
+
+    @model_validator(mode="after")
     def _token_where_nothing_else_identifies(self) -> Self:
         if self.certificate.source is Source.NONE and not self.token.required:
             raise ValueError("certificate.source: None identifies by token, so token.required cannot be false")
@@ -292,7 +307,7 @@ class Metadata(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
-    name: ObjectName
+    name: Annotated[ObjectName, StringConstraints(max_length=249)]  # the Secret's name ends in -tls
     namespace: EntryName = "default"
 
 
