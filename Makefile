@@ -43,7 +43,7 @@ protos: setup ## regenerate authz/wire/pb from protos/
 	$(BIN)/python protos/generate.py
 
 lock: setup ## renew the lock after a change of pyproject.toml
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 pyproject.toml --extra demo --group dev --output-file $(LOCK)
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 pyproject.toml --extra demo --extra operator --group dev --output-file $(LOCK)
 
 bench: setup ## CPU and latency of a Check beside an empty gRPC server, with memory and Redis, in one run
 	@./tests/programs

@@ -1,0 +1,132 @@
+"""What the operator knows about one ClientPolicy at one instant, as plain values; instants are aware UTC."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+
+from authz.policy import ClientPolicy, FieldError
+
+Document = Mapping[str, object]  # a decoded JSON object
+
+
+class Flaw(Enum):
+    """What is wrong with a Secret of ours; the words are cert-manager's where it has one."""
+
+    MISSING_DATA = "MissingData"
+    INVALID_CERTIFICATE = "InvalidCertificate"
+    INVALID_KEY_PAIR = "InvalidKeyPair"
+
+
+class Trouble(Enum):
+    """What keeps a certificate from being made; the words are reasons of CertificateReady and Issuing."""
+
+    CA_UNAVAILABLE = "CAUnavailable"
+    SECRET_CONFLICT = "SecretConflict"
+    FORBIDDEN = "Forbidden"
+    CSR_INVALID = "CSRInvalid"
+    OUTSIDE_VALIDITY = "OutsideValidity"
+    ISSUER_NOT_READY = "IssuerNotReady"
+    REFUSED = "Refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaf:
+    """A certificate as it can be told from its bytes."""
+
+    sha256: str
+    serial: str  # hexadecimal
+    not_before: datetime
+    not_after: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A Secret that is this policy's own."""
+
+    leaf: Leaf | None
+    flaw: Flaw | None = None
+    request: str = ""  # digest of what its certificate was asked for
+    revision: int = 0
+    is_dressed: bool = True  # labels, annotations, owner and trust as they should be
+    version: str = ""  # resourceVersion
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blocked:
+    """The Secret is somebody else's, or cannot be read or written."""
+
+    trouble: Trouble
+    message: str
+
+
+Secret = Held | Blocked | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A signing in the ledger: it happened, whether or not its certificate reached anybody."""
+
+    revision: int
+    sha256: str
+    serial: str
+    not_before: datetime
+    not_after: datetime
+    ca_sha256: str
+    recorded: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signer:
+    """The CA that signs now; leaves of another one are to be re-issued from `switched` on, spread over `spread_s`."""
+
+    sha256: str
+    not_before: datetime
+    not_after: datetime
+    switched: datetime
+    spread_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """The policy that a plan is for: its value, or why it is none."""
+
+    uid: str
+    generation: int
+    namespace: str
+    name: str
+    policy: ClientPolicy | None
+    errors: tuple[FieldError, ...] = ()
+    beyond: tuple[FieldError, ...] = ()
+    conflict: tuple[str, str] | None = None  # the winner's namespace/name, and what both claim
+    csr_fault: str | None = None
+
+    @property
+    def is_accepted(self) -> bool:
+        return self.policy is not None and not self.beyond and self.conflict is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delegated:
+    """What cert-manager made of the Certificate that we asked for; `asked` is None where there is none yet."""
+
+    asked: str | None = None  # digest of what the Certificate asks for
+    message: str = ""
+    leaf: Leaf | None = None
+    revision: int = 0
+    blocked: Blocked | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """The world around one policy."""
+
+    status: Document = field(default_factory=dict)
+    secret: Secret = None
+    entries: tuple[Entry, ...] = ()
+    signer: Signer | None = None  # None: the CA is not available, and `signer_trouble` says why
+    signer_trouble: str = ""
+    delegated: Delegated = Delegated()
+    failure: Blocked | None = None  # what went wrong in the attempt before this one

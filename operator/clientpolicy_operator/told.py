@@ -1,0 +1,71 @@
+"""Reading a status as somebody left it: whatever is not as expected counts as absent."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from authz.policy import ClientPolicy
+from clientpolicy_operator.facts import Document
+from clientpolicy_operator.ledger import instant
+
+
+def is_revoked(policy: ClientPolicy, sha256: str, begin: datetime | None) -> bool:
+    revocation = policy.spec.revocation
+    if sha256 in {one.sha256 for one in revocation.fingerprints}:
+        return True
+    return revocation.issued_before is not None and (begin is None or begin < revocation.issued_before)
+
+
+def secret_name(name: str, policy: ClientPolicy) -> str:
+    return policy.spec.certificate.secret_name or f"{name}-tls"
+
+
+def current_sha256(status: Document) -> str | None:
+    sha256 = map_of(status.get("certificate")).get("sha256")
+    return sha256 if isinstance(sha256, str) else None
+
+
+def current_issuer(status: Document) -> str | None:
+    sha256 = map_of(status.get("certificate")).get("caSha256")
+    return sha256 if isinstance(sha256, str) else None
+
+
+def current_revision(status: Document) -> int:
+    return int_of(map_of(status.get("certificate")).get("revision"))
+
+
+def previous_of(status: Document) -> list[Document]:
+    listed = map_of(status.get("certificate")).get("previous")
+    return [one for one in (listed if isinstance(listed, list) else ()) if isinstance(one, dict)]
+
+
+def condition_of(status: Document, name: str) -> Document:
+    listed = status.get("conditions")
+    return next(
+        (
+            one
+            for one in (listed if isinstance(listed, list) else ())
+            if isinstance(one, dict) and one.get("type") == name
+        ),
+        {},
+    )
+
+
+def text(when: datetime) -> str:
+    return when.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def when_of(values: Document, name: str) -> datetime | None:
+    value = values.get(name)
+    try:
+        return instant(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def map_of(value: object) -> Document:
+    return value if isinstance(value, dict) else {}
+
+
+def int_of(value: object) -> int:
+    return value if isinstance(value, int) else 0
