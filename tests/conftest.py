@@ -7,6 +7,7 @@ from pathlib import Path
 import partner
 import pytest
 import redis_server
+from control_plane import ControlPlane
 from hypothesis import settings
 
 # The machine is shared: an example that takes long is no failure.
@@ -32,6 +33,28 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis_server.Red
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """One Kubernetes control plane for the session, with the CRD; tests use namespaces of their own."""
+    with ControlPlane(tmp_path_factory.mktemp("plane")) as running:
+        running.install_crd()
+        yield running
+
+
+@pytest.fixture
+def own_plane(tmp_path: Path) -> Iterator[ControlPlane]:
+    """A control plane that the test may stop, kill and compact."""
+    with ControlPlane(tmp_path) as running:
+        running.install_crd()
+        yield running
+
+
+@pytest.fixture
+def namespace(plane: ControlPlane) -> str:
+    """A namespace of the test's own, in the session's control plane."""
+    return plane.new_namespace()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import types
 from collections.abc import Iterator
 from enum import Enum
@@ -114,7 +115,9 @@ def defaults(model: type[BaseModel], schema: dict[str, Any], place: str) -> Iter
         annotation, _ = plain(field.annotation)
         default = field.default if field.default is not PydanticUndefined else None
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            yield f"{place}.{field.alias}", {} if isinstance(default, BaseModel) else None, below.get("default")
+            theirs = below.get("default")
+            meant = annotation.model_validate_json(json.dumps(theirs)) if theirs is not None else None
+            yield f"{place}.{field.alias}", default, meant
             yield from defaults(annotation, below, f"{place}.{field.alias}")
             continue
         if get_origin(annotation) is tuple:
