@@ -148,8 +148,8 @@ class Certificate(_Model):
             raise ValueError("duration is at least 1h")
         if self.renew_before is not None and not _RENEWAL_MIN_US <= self.renew_before < self.duration:
             raise ValueError("renewBefore is at least 5m, and must be shorter than duration")
-        if self.issuer_ref is not None and self.source not in (Source.ISSUED, Source.CSR):
-            raise ValueError("issuerRef goes with source: Issued or CSR")
+        if self.issuer_ref is not None and self.source is not Source.ISSUED:
+            raise ValueError("issuerRef goes with source: Issued; a CSR would be signed with the names that it brings")
         return self
 
 

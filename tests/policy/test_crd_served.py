@@ -57,7 +57,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "External without fingerprints": ({"certificate": {"source": "External"}}, "fingerprints (1 to 8) go with source: External"),
     "Issued with fingerprints": ({"certificate": {"fingerprints": [HEX]}}, "fingerprints (1 to 8) go with source: External"),
     "fingerprint with colons": ({"certificate": {"source": "External", "fingerprints": ["0f:1e"]}}, "spec.certificate.fingerprints[0]"),
-    "External with an issuer": ({"certificate": {"source": "External", "fingerprints": [HEX], "issuerRef": {"name": "a"}}}, "issuerRef goes with source: Issued or CSR"),
+    "External with an issuer": ({"certificate": {"source": "External", "fingerprints": [HEX], "issuerRef": {"name": "a"}}}, "issuerRef goes with source: Issued"),
     "both renewals": ({"certificate": {"renewBefore": "1h", "renewBeforePercentage": 30}}, "renewBefore and renewBeforePercentage exclude each other"),
     "renewal before the beginning": ({"certificate": {"renewBefore": "720h"}}, "renewBefore must be shorter than duration"),
     "renewal too late": ({"certificate": {"renewBefore": "1m"}}, "at least 5m"),
