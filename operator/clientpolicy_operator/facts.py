@@ -50,7 +50,7 @@ class Held:
     flaw: Flaw | None = None
     request: str = ""  # digest of what its certificate was asked for
     revision: int = 0
-    is_dressed: bool = True  # labels, annotations, owner and trust as they should be
+    is_dressed: bool = True  # labels, annotations and owner as they should be
     version: str = ""  # resourceVersion
 
 
@@ -116,6 +116,7 @@ class Delegated:
     message: str = ""
     leaf: Leaf | None = None
     revision: int = 0
+    is_dressed: bool = True  # labels, annotations and owner of its Secret as they should be
     blocked: Blocked | None = None
 
 

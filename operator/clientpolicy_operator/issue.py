@@ -64,6 +64,7 @@ def request_digest(policy: ClientPolicy) -> str:
         names.common_name, names.organizations, names.uris, names.dns_names, names.emails,
         wanted.duration, wanted.profile, wanted.csr, wanted.private_key.algorithm, wanted.private_key.size,
         str(validity.not_before), str(validity.not_after),
+        wanted.issuer_ref.model_dump() if wanted.issuer_ref is not None else None,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 

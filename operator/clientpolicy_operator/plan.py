@@ -36,7 +36,7 @@ class Store:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dress:
-    """Put labels, annotations, owner and trust of the Secret right."""
+    """Put labels, annotations and owner of the Secret right."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,9 +157,6 @@ def _delegate(subject: Subject, policy: ClientPolicy, observed: Observed, now: d
     made = observed.delegated
     if made.blocked is not None:
         return _report(subject, observed, Standing(blocked=made.blocked), now)
-    if subject.csr_fault is not None:
-        blocked = Blocked(trouble=Trouble.CSR_INVALID, message=subject.csr_fault)
-        return _report(subject, observed, Standing(blocked=blocked), now)
     request = request_digest(policy)
     if made.asked != request:
         return Plan((Delegate(request=request),), now)
@@ -168,6 +165,8 @@ def _delegate(subject: Subject, policy: ClientPolicy, observed: Observed, now: d
         return _report(subject, observed, Standing(reason="DoesNotExist", blocked=blocked), now)
     if told.is_revoked(policy, made.leaf.sha256, made.leaf.not_before):
         return Plan((Discard(),), retry_time(now, 1))
+    if not made.is_dressed:
+        return Plan((Dress(),), now)
     return _report(subject, observed, Standing(), now)
 
 

@@ -1,0 +1,86 @@
+"""What to look at next: a queue of due times in which every object stands once, and no two hands hold the same one."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+LOOK_S: Final = 5.0  # the wall clock may jump: due times are compared to it again at least that often
+Key = tuple[str, str]  # namespace and name of a ClientPolicy
+
+
+class Agenda:
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self._heap: list[tuple[datetime, Key]] = []
+        self._due: dict[Key, datetime] = {}
+        self._held: set[Key] = set()
+        self._news = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    @property
+    def overdue(self) -> int:
+        """How many wait for a hand."""
+        now = self._now()
+        return sum(when <= now for when in self._due.values())
+
+    def at(self, key: Key, when: datetime) -> None:
+        """Have it looked at then, or earlier if that was agreed before."""
+        if key in self._due and self._due[key] <= when:
+            return
+        self._due[key] = when
+        heapq.heappush(self._heap, (when, key))
+        self._news.set()
+
+    def soon(self, key: Key) -> None:
+        self.at(key, self._now())
+
+    def drop(self, key: Key) -> None:
+        self._due.pop(key, None)
+
+    async def take(self) -> Key:
+        """Return the next object that is due; until `done`, nobody else gets it."""
+        while True:
+            key, wait_s = self._next()
+            if key is not None:
+                self._held.add(key)
+                return key
+            self._news.clear()
+            try:
+                await asyncio.wait_for(self._news.wait(), wait_s)
+            except TimeoutError:
+                continue
+
+    def _next(self) -> tuple[Key | None, float]:
+        now, postponed = self._now(), []
+        key: Key | None = None
+        wait_s = LOOK_S
+        while self._heap:
+            when, candidate = self._heap[0]
+            if self._due.get(candidate) != when:  # dropped, or due at another time
+                heapq.heappop(self._heap)
+            elif when > now:
+                wait_s = min(LOOK_S, (when - now).total_seconds())
+                break
+            elif candidate in self._held:  # `done` wakes us
+                postponed.append(heapq.heappop(self._heap))
+            else:
+                heapq.heappop(self._heap)
+                del self._due[candidate]
+                key = candidate
+                break
+        for entry in postponed:
+            heapq.heappush(self._heap, entry)
+        return key, wait_s
+
+    def done(self, key: Key, again: datetime | None) -> None:
+        """Give it back, to be looked at again then."""
+        self._held.discard(key)
+        if again is not None:
+            self.at(key, again)
+        self._news.set()

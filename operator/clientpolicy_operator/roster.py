@@ -1,0 +1,173 @@
+"""All ClientPolicies as far as they concern each other: small, because there may be tens of thousands."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from authz.policy import ClientPolicy, Source, parse
+from authz.policy.ceilings import Ceiling, beyond
+from authz.policy.claims import Claim, Claimant, claims_of, conflicts
+from clientpolicy_operator import told
+from clientpolicy_operator.agenda import Key
+from clientpolicy_operator.facts import Document
+from clientpolicy_operator.told import condition_of, map_of, when_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is remembered of a spec."""
+
+    claims: frozenset[Claim] = frozenset()  # none of a policy that is invalid or beyond the ceilings
+    source: Source | None = None  # None: it is not valid
+    revoked: tuple[tuple[str, str, datetime | None], ...] = ()  # fingerprint, reason, since when
+    issued_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What is remembered of one ClientPolicy."""
+
+    name: str  # namespace/name
+    uid: str
+    generation: int
+    version: str
+    created: str
+    wanted: Wanted
+    issued: frozenset[str]  # fingerprints of its certificates that the status tells of
+    not_after: datetime | None  # of the current one
+    renewal: datetime | None
+    ready: tuple[str, str]  # status and reason
+    ca_sha256: str | None
+
+    @property
+    def claimant(self) -> Claimant:
+        return Claimant(name=self.name, created=self.created, claims=self.wanted.claims, issued=self.issued)
+
+    @property
+    def competing(self) -> frozenset[Claim]:
+        return self.wanted.claims | {("fingerprint", sha256) for sha256 in self.issued}
+
+    @property
+    def uses_ca(self) -> bool:
+        return self.wanted.source in (Source.ISSUED, Source.CSR)
+
+
+class Roster:
+    """Tells whose claims collide; a change costs no more than what it collides with."""
+
+    def __init__(self, ceilings: tuple[Ceiling, ...]) -> None:
+        self._ceilings = ceilings
+        self._known: dict[Key, Known] = {}
+        self._claimed: defaultdict[Claim, set[Key]] = defaultdict(set)
+        self._losers: dict[str, tuple[str, Claim]] = {}
+        self._is_stale = False
+        self.on_fortune: Callable[[Key], object] = lambda key: None  # noqa: ARG005 set by whoever wants to know
+        self.is_complete = False  # holds every object there is, at least once
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def __iter__(self) -> Iterator[tuple[Key, Known]]:
+        return iter(self._known.items())
+
+    def get(self, key: Key) -> Known | None:
+        return self._known.get(key)
+
+    @property
+    def uids(self) -> set[str]:
+        return {known.uid for known in self._known.values()}
+
+    def note(self, document: Document) -> bool:
+        """Take in an object as it is now; return whether it is news."""
+        metadata = map_of(document.get("metadata"))
+        key = str(metadata.get("namespace")), str(metadata.get("name"))
+        before = self._known.get(key)
+        version = str(metadata.get("resourceVersion", ""))
+        if before is not None and before.version == version:
+            return False
+        known = self._read(document, metadata, before)
+        self._known[key] = known
+        self._claim(key, before, known)
+        return True
+
+    def forget(self, key: Key) -> None:
+        before = self._known.pop(key, None)
+        if before is not None:
+            self._claim(key, before, None)
+
+    def prune(self, present: Iterable[Key]) -> list[Key]:
+        """Forget all others; return them."""
+        gone = self._known.keys() - set(present)
+        for key in gone:
+            self.forget(key)
+        return list(gone)
+
+    def conflict(self, key: Key) -> tuple[str, str] | None:
+        """Return to whom this one loses, and what both claim."""
+        self.settle()
+        lost = self._losers.get("/".join(key))
+        return (lost[0], f"{lost[1][0]} {lost[1][1]}") if lost is not None else None
+
+    def settle(self) -> None:
+        """Judge anew where claims collide, and tell whose fortune has changed."""
+        if not self._is_stale:
+            return
+        self._is_stale = False
+        contested = {key for keys in self._claimed.values() if len(keys) > 1 for key in keys}
+        before, self._losers = self._losers, conflicts(self._known[key].claimant for key in contested)
+        for name in before.keys() | self._losers.keys():
+            if before.get(name) != self._losers.get(name):
+                namespace, _, rest = name.partition("/")
+                self.on_fortune((namespace, rest))
+
+    def _read(self, document: Document, metadata: Document, before: Known | None) -> Known:
+        uid, generation = str(metadata.get("uid")), told.int_of(metadata.get("generation"))
+        status = map_of(document.get("status"))
+        certificate = map_of(status.get("certificate"))
+        ready = condition_of(status, "Ready")
+        issued = {told.current_sha256(status), *(str(one.get("sha256", "")) for one in told.previous_of(status))}
+        is_same = before is not None and (before.uid, before.generation) == (uid, generation)
+        return Known(
+            name=f"{metadata.get('namespace')}/{metadata.get('name')}",
+            uid=uid,
+            generation=generation,
+            version=str(metadata.get("resourceVersion", "")),
+            created=str(metadata.get("creationTimestamp", "")),
+            wanted=before.wanted if before is not None and is_same else self._wanted(document),
+            issued=frozenset(filter(None, issued)),
+            not_after=when_of(certificate, "notAfter"),
+            renewal=when_of(certificate, "renewalTime"),
+            ready=(str(ready.get("status", "Unknown")), str(ready.get("reason", ""))),
+            ca_sha256=told.current_issuer(status),
+        )
+
+    def _wanted(self, document: Document) -> Wanted:
+        policy = parse(document)
+        if not isinstance(policy, ClientPolicy):
+            return Wanted()
+        revocation = policy.spec.revocation
+        return Wanted(
+            claims=frozenset() if beyond(policy, self._ceilings) else claims_of(policy),
+            source=policy.spec.certificate.source,
+            revoked=tuple((one.sha256, one.reason, one.time) for one in revocation.fingerprints),
+            issued_before=revocation.issued_before,
+        )
+
+    def _claim(self, key: Key, before: Known | None, after: Known | None) -> None:
+        """Keep the index of claims; only where one is shared does anything need judging."""
+        old = before.competing if before is not None else frozenset()
+        new = after.competing if after is not None else frozenset()
+        is_same_age = before is not None and after is not None and before.created == after.created
+        if old == new and is_same_age:
+            return
+        for claim in old | new:
+            self._is_stale |= bool(self._claimed.get(claim, set()) - {key})
+        for claim in old - new:
+            self._claimed[claim].discard(key)
+            if not self._claimed[claim]:
+                del self._claimed[claim]
+        for claim in new:
+            self._claimed[claim].add(key)

@@ -1,0 +1,115 @@
+"""A client's Secret as a document: whose it is, what it holds, and how it should look. Pure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any, Final
+
+from authz.policy import API_VERSION, KIND, ClientPolicy, Source
+from clientpolicy_operator.facts import Blocked, Document, Flaw, Held, Leaf, Subject, Trouble
+from clientpolicy_operator.issue import read_secret
+from clientpolicy_operator.told import map_of, secret_name
+
+OWNER: Final = "authz.healthtech.dev/policy-uid"
+REQUEST: Final = "authz.healthtech.dev/request"
+REVISION: Final = "authz.healthtech.dev/revision"
+_LABELS: Final = {"app.kubernetes.io/managed-by": "clientpolicy"}
+
+
+def secret_type(policy: ClientPolicy) -> str:
+    return "Opaque" if policy.spec.certificate.source is Source.CSR else "kubernetes.io/tls"
+
+
+def held(found: Document | None, subject: Subject, policy: ClientPolicy) -> Held | Blocked | None:
+    """Return what a Secret is to this policy; a foreign one is never adopted, whatever is in it."""
+    if found is None:
+        return None
+    metadata = map_of(found.get("metadata"))
+    notes = map_of(metadata.get("annotations"))
+    if notes.get(OWNER) != subject.uid:
+        name = secret_name(subject.name, policy)
+        told = f"Secret {name} is there and not this policy's; delete it, or choose another secretName"
+        return Blocked(trouble=Trouble.SECRET_CONFLICT, message=told)
+    read = read_secret(data_of(found), policy.spec.certificate.source)
+    revision = str(notes.get(REVISION, ""))
+    return Held(
+        leaf=read if isinstance(read, Leaf) else None,
+        flaw=read if isinstance(read, Flaw) else None,
+        request=str(notes.get(REQUEST, "")),
+        revision=int(revision) if revision.isdecimal() and len(revision) < 10 else 0,  # noqa: PLR2004 32 bits
+        is_dressed=is_dressed(metadata, subject, policy),
+        version=str(metadata.get("resourceVersion", "")),
+    )
+
+
+def data_of(found: Document) -> dict[str, bytes]:
+    """Return the decoded data; what is not base64 counts as absent."""
+    data: dict[str, bytes] = {}
+    for name, value in map_of(found.get("data")).items():
+        try:
+            data[name] = base64.b64decode(str(value), validate=True)
+        except (binascii.Error, ValueError):
+            continue
+    return data
+
+
+def is_dressed(metadata: Document, subject: Subject, policy: ClientPolicy) -> bool:
+    wanted = dress(metadata, subject, policy)
+    return all(
+        map_of(metadata.get(part)) == wanted[part] for part in ("labels", "annotations")
+    ) and _owners(metadata) == wanted["ownerReferences"]  # fmt: skip
+
+
+def dress(metadata: Document, subject: Subject, policy: ClientPolicy) -> dict[str, Any]:
+    """Return labels, annotations and owners as they should be; what others added stays."""
+    template = policy.spec.certificate.secret_template
+    others = [one for one in _owners(metadata) if one.get("uid") != subject.uid]
+    keeps = policy.spec.certificate.secret_deletion_policy == "Retain"
+    return {
+        "labels": {**map_of(metadata.get("labels")), **template.labels, **_LABELS},
+        "annotations": {
+            **map_of(metadata.get("annotations")),
+            **template.annotations,
+            **_ours(metadata, subject),
+        },
+        "ownerReferences": others if keeps else [*others, owner_reference(subject)],
+    }
+
+
+def _ours(metadata: Document, subject: Subject) -> dict[str, str]:
+    notes = map_of(metadata.get("annotations"))
+    return {OWNER: subject.uid} | {name: str(notes[name]) for name in (REQUEST, REVISION) if name in notes}
+
+
+def _owners(metadata: Document) -> list[Mapping[str, Any]]:
+    listed = metadata.get("ownerReferences")
+    return [one for one in (listed if isinstance(listed, list) else ()) if isinstance(one, dict)]
+
+
+def owner_reference(subject: Subject) -> dict[str, Any]:
+    return {
+        "apiVersion": API_VERSION, "kind": KIND, "name": subject.name, "uid": subject.uid, "controller": True,
+        "blockOwnerDeletion": False,
+    }  # fmt: skip
+
+
+def body(
+    old: Document | None,
+    subject: Subject,
+    policy: ClientPolicy,
+    *,
+    files: Mapping[str, bytes],
+    request: str,
+    revision: int,
+) -> dict[str, Any]:
+    """Return the Secret with another key and certificate in it; of what it held before, only others' entries stay."""
+    metadata: dict[str, Any] = dict(map_of(old.get("metadata"))) if old is not None else {}
+    metadata |= {"name": secret_name(subject.name, policy), "namespace": subject.namespace}
+    metadata |= dress(metadata, subject, policy)
+    metadata["annotations"] = metadata["annotations"] | {REQUEST: request, REVISION: str(revision)}
+    kept = {name: value for name, value in map_of(old.get("data") if old is not None else None).items()
+            if name not in ("tls.crt", "tls.key", "ca.crt")}  # fmt: skip
+    data = kept | {name: base64.b64encode(value).decode() for name, value in files.items()}
+    return {"apiVersion": "v1", "kind": "Secret", "type": secret_type(policy), "metadata": metadata, "data": data}

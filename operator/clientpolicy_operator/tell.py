@@ -1,0 +1,81 @@
+"""Events: what has changed for a ClientPolicy, for whoever reads `kubectl describe`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Final
+
+from authz.policy import API_VERSION, KIND
+from clientpolicy_operator import clock
+from clientpolicy_operator.api import Api, ApiError, core_path
+from clientpolicy_operator.facts import Document, Subject
+from clientpolicy_operator.told import condition_of, current_revision, map_of, text
+
+logger = logging.getLogger(__name__)
+
+WAITING_MAX: Final = 1_000
+_MESSAGE_MAX: Final = 1_000  # an Event holds 1024 bytes of it
+
+
+def transitions(before: Document, after: Document) -> Iterator[tuple[str, str, str]]:
+    """Yield (type, reason, message) of the events that a change is worth: flips, and new certificates."""
+    revision = current_revision(after)
+    if revision > current_revision(before):
+        end = map_of(after.get("certificate")).get("notAfter")
+        yield "Normal", "Issued", f"certificate {revision}, valid until {end}"
+    for name in ("Accepted", "CertificateReady", "Ready"):
+        was, now = condition_of(before, name), condition_of(after, name)
+        is_news = now.get("status") != was.get("status") or (
+            now.get("status") == "False" and now.get("reason") != was.get("reason")
+        )
+        if not is_news or (name != "Ready" and now.get("status") == "True" and not was):
+            continue
+        causes = [condition_of(after, cause).get("reason") for cause in ("Accepted", "CertificateReady")]
+        if name == "Ready" and now.get("reason") in causes:
+            continue  # said already by the condition that it follows from
+        kind = "Normal" if now.get("status") == "True" else "Warning"
+        yield kind, str(now.get("reason", name)), str(now.get("message", ""))
+
+
+class Events:
+    """Posts in the background; what cannot be posted is dropped and counted, because nothing depends on it."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._waiting: deque[tuple[str, Document]] = deque(maxlen=WAITING_MAX)
+        self._news = asyncio.Event()
+        self.dropped = 0
+
+    def post(self, subject: Subject, before: Document, after: Document) -> None:
+        for kind, reason, message in transitions(before, after):
+            self.dropped += len(self._waiting) == WAITING_MAX
+            self._waiting.append((subject.namespace, _event(subject, kind, reason, message)))
+            self._news.set()
+
+    async def run(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            while self._waiting:
+                namespace, event = self._waiting.popleft()
+                try:
+                    await self._api.create(core_path(namespace, "events"), event)
+                except ApiError as failed:
+                    self.dropped += 1
+                    logger.warning("event not posted", extra={"error": str(failed)})
+
+
+def _event(subject: Subject, kind: str, reason: str, message: str) -> dict[str, Any]:
+    now = text(clock.now())
+    return {
+        "metadata": {"generateName": f"{subject.name[:200]}.", "namespace": subject.namespace},
+        "involvedObject": {"apiVersion": API_VERSION, "kind": KIND, "name": subject.name,
+                           "namespace": subject.namespace, "uid": subject.uid},
+        "type": kind, "reason": reason, "message": message[:_MESSAGE_MAX], "count": 1,
+        "firstTimestamp": now, "lastTimestamp": now,
+        "source": {"component": "clientpolicy-operator"}, "reportingComponent": "authz.healthtech.dev/operator",
+        "reportingInstance": "",
+    }  # fmt: skip
