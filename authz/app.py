@@ -9,19 +9,18 @@ from pathlib import Path
 from typing import Final
 
 from prometheus_client import CollectorRegistry
-from watchfiles import awatch
 
-from authz.assembly import client_address_of, policy_folder, rules_of, style_of
+from authz.assembly import authorities_of, client_address_of, policy_source, rules_of, style_of
 from authz.core.decide import Deny, Verdict
 from authz.edge import chance, clock
 from authz.edge.audit import AuditLog, record
 from authz.edge.keys import KeyRing
-from authz.edge.metrics import CallTimes, Decisions, Number, Readings
+from authz.edge.metrics import Decisions, Histogram, Number, Readings
 from authz.edge.settings import Settings
 from authz.edge.store.limiter import Limiter, open_store
 from authz.edge.store.redis import RedisStore
 from authz.edge.transport import NotReady
-from authz.model import Policies, Reason, Refused, Request
+from authz.model import Reason, Refused, Request
 from authz.service import Facts, Service
 from authz.wire import request as wire_request
 from authz.wire import response as wire_response
@@ -30,7 +29,6 @@ from authz.wire.encoding import encode
 logger = logging.getLogger(__name__)
 
 READY_WITHOUT_ALL_KEYS_S: Final = 30.0
-RESCAN_MS: Final = 2_000  # where the file system tells nothing (network mounts), a change is seen this late
 
 
 class Authz:
@@ -38,10 +36,10 @@ class Authz:
 
     def __init__(self, settings: Settings, folder: Path, registry: CollectorRegistry, audit: AuditLog) -> None:
         rules = rules_of(settings, folder)
-        self._settings = settings
         self._style = style_of(settings)
         self._client_address = client_address_of(settings)
-        self._folder = policy_folder(settings)
+        self._source = policy_source(settings)
+        self._authorities = authorities_of(settings, folder)
         replicas = settings.quota.replicas
         store = open_store(
             settings.store.url,
@@ -58,8 +56,8 @@ class Authz:
         registry.register(self._decisions)
         registry.register(Readings(self))
         if isinstance(store, RedisStore):
-            registry.register(CallTimes(store.counts.histogram))
-        self._policies: Policies | None = None
+            told = "Time of an answered call to the store."
+            registry.register(Histogram("clientpolicy_store_call_seconds", told, store.counts.histogram))
         self._facts: Facts | None = None
         self._started_s = clock.monotonic_s()
         self.on_ready: Callable[[], None] = lambda: None
@@ -107,32 +105,45 @@ class Authz:
         """What readiness waits for; empty once ready, and never filled again."""
         if self._facts is not None:
             return ()
-        policies = () if self._policies is not None else ("policies: not loaded",)
+        why = f" ({self._source.trouble})" if self._source.trouble else ""
+        policies = () if self._source.policies is not None else (f"policies: not loaded{why}",)
         return (*policies, *(f"issuer {name}: no keys yet" for name in self.keys.missing))
 
     def _publish(self) -> None:
         """Swap in the facts, once they are complete, or complete enough after a while."""
-        if self._policies is None:
+        policies = self._source.policies
+        if policies is None:
             return
         missing = self.keys.missing
         patience = clock.monotonic_s() - self._started_s >= READY_WITHOUT_ALL_KEYS_S
         if missing and self._facts is None and not (patience and len(missing) < len(self.keys.by_name)):
             return
         first = self._facts is None
-        self._facts = Facts(policies=self._policies, trusted=self.keys.trusted)
+        self._facts = Facts(policies=policies, trusted=self.keys.trusted)
         if first:
-            logger.info("ready", extra={"policies": self._policies.generation, "issuers_without_keys": list(missing)})
+            logger.info("ready", extra={"policies": policies.generation, "issuers_without_keys": list(missing)})
             self.on_ready()
 
+    async def open(self) -> None:
+        """Get what the source of policies needs to begin.
+
+        Raises:
+            NoPolicies: there is nothing to read them with.
+        """
+        await self._source.open()
+
+    async def close(self) -> None:
+        await self._source.close()
+
     async def run(self) -> None:
-        """Keep policies and keys fresh until cancelled."""
+        """Keep policies, keys and CAs fresh until cancelled."""
         await self.limiter.open()
         await self.keys.open(self._publish)
         try:
-            await self._reload()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self.keys.run())
-                tasks.create_task(self._watch())
+                tasks.create_task(self._source.run(self._publish))
+                tasks.create_task(self._authorities.run(self.service.trust))
                 tasks.create_task(self._lose_patience())
         finally:
             await self.keys.close()
@@ -144,39 +155,15 @@ class Authz:
             self._publish()
             await asyncio.sleep(1)
 
-    async def _watch(self) -> None:
-        path = self._settings.policies.path
-        watched = path.parent if path.is_file() else path
-        while True:
-            try:
-                async for _ in awatch(
-                    watched, watch_filter=None, debounce=50, step=10, rust_timeout=RESCAN_MS, yield_on_timeout=True
-                ):
-                    await self._reload()
-            except OSError as failed:
-                logger.warning("policies not watched", extra={"error": str(failed)})
-            await asyncio.sleep(RESCAN_MS / 1000)
-            await self._reload()
-
-    async def _reload(self) -> None:
-        try:
-            policies = await asyncio.to_thread(self._folder.refresh)
-        except OSError as failed:
-            logger.warning("policies not read; what they said before holds", extra={"error": str(failed)})
-            return
-        if policies is not None:
-            self._policies = policies
-            clients = len({credential.client for credential in policies.by_fingerprint.values()})
-            logger.info("policies loaded", extra={"generation": policies.generation, "clients": clients})
-            self._publish()
-
     def numbers(self) -> Iterator[Number]:
         """Return what the metrics page tells besides the decisions (`edge.metrics.Source`)."""
         service = self.service
         yield "gauge", "clientpolicy_ready", "1 once the facts were complete.", {}, float(self._facts is not None)
-        yield "gauge", "clientpolicy_policy_errors", "Errors in policy files.", {}, len(self._folder.errors)
-        generation = self._policies.generation if self._policies else 0
+        policies = self._source.policies
+        generation = policies.generation if policies is not None else 0
         yield "gauge", "clientpolicy_policy_generation", "Times that policies changed.", {}, generation
+        yield from self._source.numbers()
+        yield from self._authorities.numbers()
         for name, cache in (("certificate", service.certificates), ("token", service.tokens)):
             yield "counter", "clientpolicy_cache_hits", "Cache hits.", {"cache": name}, cache.hits
             yield "counter", "clientpolicy_cache_misses", "Cache misses.", {"cache": name}, cache.misses

@@ -11,7 +11,7 @@ from typing import TextIO
 
 from google.protobuf.json_format import ParseDict, ParseError
 
-from authz.assembly import client_address_of, policy_folder, rules_of, style_of
+from authz.assembly import client_address_of, policy_source, rules_of, style_of
 from authz.core.decide import Allow, Deny, Shadowed, Verdict
 from authz.core.grant import held
 from authz.core.quota import Exceeded, Within
@@ -20,7 +20,7 @@ from authz.edge.keys import KeyRing
 from authz.edge.settings import Settings, load
 from authz.edge.store.limiter import Limiter
 from authz.edge.store.memory import MemoryStore
-from authz.model import Grant, Policies, Reason, Refused, Request
+from authz.model import Grant, Reason, Refused, Request
 from authz.service import Facts, Rules, Service
 from authz.wire import request as wire_request
 from authz.wire.pb.envoy.service.auth.v3.external_auth_pb2 import CheckRequest
@@ -88,17 +88,17 @@ def check(config: Path, requests: tuple[CheckRequest, ...], now_us: int) -> tupl
 
     Raises:
         Misconfigured: with every mistake.
-        OSError: the policies cannot be read.
+        OSError, NoPolicies: the policies cannot be read.
     """
     settings = load(config, os.environ)
     rules = rules_of(settings, config.resolve().parent)
-    policies = policy_folder(settings).refresh()
-    return asyncio.run(_check(settings, rules, policies, requests, now_us))
+    return asyncio.run(_check(settings, rules, requests, now_us))
 
 
 async def _check(
-    settings: Settings, rules: Rules, policies: Policies | None, requests: tuple[CheckRequest, ...], now_us: int
+    settings: Settings, rules: Rules, requests: tuple[CheckRequest, ...], now_us: int
 ) -> tuple[dict[str, object], ...]:
+    policies = await policy_source(settings).load()
     keys = KeyRing(settings.issuers)
     await keys.open(lambda: None)
     try:
@@ -107,7 +107,7 @@ async def _check(
         await keys.close()
     service = Service(rules, Limiter(MemoryStore(), replicas=settings.quota.replicas), lambda _: None)
     facts = None
-    if policies is not None and (not keys.by_name or len(keys.missing) < len(keys.by_name)):
+    if not keys.by_name or len(keys.missing) < len(keys.by_name):
         facts = Facts(policies=policies, trusted=keys.trusted_at(now_us))
     style, client_address = style_of(settings), client_address_of(settings)
     lines: list[dict[str, object]] = []

@@ -35,6 +35,10 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--config", type=Path, required=True, metavar="FILE")
     serve.set_defaults(run=_serve)
 
+    operator = commands.add_parser("operator", help="turn ClientPolicies of a cluster into certificates and quotas")
+    operator.add_argument("--config", type=Path, metavar="FILE", help="without one: defaults and CLIENTPOLICY_...")
+    operator.set_defaults(run=_operator)
+
     check = commands.add_parser("check", help="decide recorded CheckRequests without a server")
     check.add_argument("--config", type=Path, required=True, metavar="FILE")
     check.add_argument("--at", type=_instant, metavar="RFC3339", help="decide as of this instant (default: now)")
@@ -91,10 +95,26 @@ def _serve(parsed: argparse.Namespace) -> int:
         return _complain(wrong.mistakes)
 
 
+def _operator(parsed: argparse.Namespace) -> int:
+    try:
+        from authz.edge.kubernetes.connect import NoCluster  # noqa: PLC0415
+        from authz.edge.overrides import Misconfigured  # noqa: PLC0415
+        from authz.operate import operate  # noqa: PLC0415
+    except ModuleNotFoundError as missing:
+        return _complain((f"the operator needs {missing.name}: install clientpolicy[operator]",))
+    try:
+        return operate(parsed.config)
+    except Misconfigured as wrong:
+        return _complain(wrong.mistakes)
+    except NoCluster as nowhere:
+        return _complain((str(nowhere),))
+
+
 def _check(parsed: argparse.Namespace) -> int:
     from authz.check import BadRequests, check, read_requests  # noqa: PLC0415
     from authz.edge import clock  # noqa: PLC0415
     from authz.edge.overrides import Misconfigured  # noqa: PLC0415
+    from authz.edge.source import NoPolicies  # noqa: PLC0415
     from authz.wire.pb.envoy.service.auth.v3.external_auth_pb2 import CheckRequest  # noqa: PLC0415
 
     try:
@@ -109,8 +129,8 @@ def _check(parsed: argparse.Namespace) -> int:
         lines = check(parsed.config, tuple(requests), now_us)
     except Misconfigured as wrong:
         return _complain(wrong.mistakes)
-    except BadRequests as bad:
-        return _complain((str(bad),))
+    except (BadRequests, NoPolicies) as wrong:
+        return _complain((str(wrong),))
     except OSError as failed:
         return _complain((f"{failed.filename}: {failed.strerror}",))
     for line in lines:
@@ -142,6 +162,7 @@ def _crd(_: argparse.Namespace) -> int:
 def _quota(parsed: argparse.Namespace) -> int:
     from authz.counters import Subject, Unavailable, seen_within, table  # noqa: PLC0415
     from authz.edge.overrides import Misconfigured  # noqa: PLC0415
+    from authz.edge.source import NoPolicies  # noqa: PLC0415
 
     try:
         subject = Subject(parsed.config, parsed.client)
@@ -156,7 +177,7 @@ def _quota(parsed: argparse.Namespace) -> int:
             lines = [json.dumps({"client": subject.name, "cleared": counted})] if parsed.json else [told]
     except Misconfigured as wrong:
         return _complain(wrong.mistakes)
-    except Unavailable as wrong:
+    except (Unavailable, NoPolicies) as wrong:
         return _complain((str(wrong),))
     except LookupError as unknown:
         _complain((str(unknown.args[0]),))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 from typing import Final
 
 from redis.exceptions import RedisError
 
-from authz.assembly import anonymous_of, policy_folder
+from authz.assembly import anonymous_of, policy_source
 from authz.core import address
 from authz.core.quota import SECOND_US, Level, levels_at
 from authz.edge.overrides import Misconfigured
@@ -36,6 +37,7 @@ class Subject:
         Raises:
             Misconfigured: the configuration, or there is nothing to look at.
             LookupError: there is no such client.
+            NoPolicies, OSError: the policies cannot be read.
         """
         settings = load(config, os.environ)
         if settings.store.url == MEMORY:
@@ -83,17 +85,16 @@ def _find(settings: Settings, name: str) -> tuple[str, str, tuple[Limit, ...]]:
     if name.startswith(address.ANONYMOUS):
         subject = address.quota_key(name.removeprefix(address.ANONYMOUS))
         return subject, subject, anonymous_of(settings)
-    policies = policy_folder(settings).refresh()
-    clients = {}
-    if policies is not None:
-        clients = {credential.client.id: credential.client for credential in policies.by_fingerprint.values()}
-        clients |= policies.by_token
+    source = policy_source(settings)
+    policies = asyncio.run(source.load())
+    clients = {credential.client.id: credential.client for credential in policies.by_fingerprint.values()}
+    clients |= policies.by_token
     for client in clients.values():
         if name in (client.id, client.policy):
             return client.id, client.key, client.limits
     known = ", ".join(sorted(clients)[:10]) or "none"
     expected = "expected a client id, namespace/name of its policy, or address:IP"
-    raise LookupError(f"{settings.policies.path}: no client `{name}`; {expected} (clients there: {known})")
+    raise LookupError(f"{source.where}: no client `{name}`; {expected} (clients there: {known})")
 
 
 def _entry(limit: Limit, level: Level) -> dict[str, object]:

@@ -16,10 +16,11 @@ from prometheus_client.registry import CollectorRegistry
 from authz.app import Authz
 from authz.edge import log
 from authz.edge.audit import AuditLog
-from authz.edge.ops import OpsServer
+from authz.edge.ops import OpsServer, Unbindable
 from authz.edge.overrides import Misconfigured
 from authz.edge.settings import Settings, load
-from authz.edge.transport import GrpcServer, Unbindable, credentials
+from authz.edge.source import NoPolicies
+from authz.edge.transport import GrpcServer, credentials
 
 logger = logging.getLogger(__name__)
 
@@ -62,9 +63,14 @@ async def _serve(settings: Settings, folder: Path) -> int:
     background: set[asyncio.Task[None]] = set()
 
     def announce() -> None:
+        _settle_memory()
         background.add(asyncio.create_task(server.set_ready(ready=True)))
 
     authz.on_ready = announce
+    try:
+        await authz.open()
+    except NoPolicies as none:
+        raise Misconfigured((f"policies.source: {none}",)) from None
     try:
         await server.set_ready(ready=False)
         ops_address = await ops.start(settings.listen.ops)
@@ -73,11 +79,9 @@ async def _serve(settings: Settings, folder: Path) -> int:
         grpc_address = await server.start(settings.listen.grpc, secret)
     except Unbindable as unbindable:
         await ops.stop()
+        await authz.close()
         raise Misconfigured((f"listen: {unbindable}",)) from None
-    # What is alive now stays alive: keep the collector from walking it, and from running on every few calls.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD, 20, 50)
+    _settle_memory()
     logger.info("listening", extra={"grpc": grpc_address, "ops": ops_address})
     facts = asyncio.create_task(authz.run())
     ended = asyncio.create_task(stop.wait())
@@ -87,6 +91,7 @@ async def _serve(settings: Settings, folder: Path) -> int:
     ended.cancel()
     facts.cancel()
     results = await asyncio.gather(facts, ended, *background, return_exceptions=True)
+    await authz.close()
     await ops.stop()
     audit.close()
     if crashed:
@@ -94,6 +99,13 @@ async def _serve(settings: Settings, folder: Path) -> int:
         return 1
     logger.info("drained")
     return 0
+
+
+def _settle_memory() -> None:
+    """Keep the collector from walking what is alive now and stays so, and from running on every few calls."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, 20, 50)
 
 
 def _audit_log(path: str) -> AuditLog:

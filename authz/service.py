@@ -46,7 +46,7 @@ class Rules:
 
     trusted_hops: int
     trusted_proxies: frozenset[str]
-    authorities: tuple[x509.Certificate, ...]
+    authorities: tuple[x509.Certificate, ...]  # at the start; `Service.trust` replaces them
     fhir: Fhir
     public: PublicRoutes
     anonymous: tuple[Limit, ...]  # the quota of an address whose caller is not identified
@@ -73,10 +73,19 @@ class Service:
 
     def __init__(self, rules: Rules, limiter: Limiter, want_keys: Callable[[str], None]) -> None:
         self._rules = rules
+        self._authorities = rules.authorities
         self._limiter = limiter
         self._want_keys = want_keys
         self.certificates: Bounded[bytes, Presented] = Bounded(CERTIFICATES_MAX)
         self.tokens: Bounded[bytes, Claims] = Bounded(TOKENS_MAX)
+
+    def trust(self, authorities: tuple[x509.Certificate, ...]) -> None:
+        """Check issued certificates against these CAs from now on; what was found by others is forgotten.
+
+        A decision reads a certificate and looks it up before its single await, so none mixes the two.
+        """
+        self._authorities = authorities
+        self.certificates.clear()
 
     async def judge(self, request: Request, facts: Facts, now_us: int) -> Verdict:
         """Return the verdict on one request (design: a decision, in order)."""
@@ -125,7 +134,7 @@ class Service:
                 peer,
                 trusted_hops=self._rules.trusted_hops,
                 trusted_proxies=self._rules.trusted_proxies,
-                authorities=self._rules.authorities,
+                authorities=self._authorities,
             )
         except Refused as refused:
             if refused.reason is Reason.REQUEST_MALFORMED:

@@ -9,13 +9,16 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from authz.core.certificate import epoch_us
 from authz.model import Client, Credential, Policies, Standing
 from authz.policy import ClientPolicy, Mode, Source
 
 _FINGERPRINT: Final = re.compile(r"[0-9A-Fa-f]{64}")
+SHARED_MAX: Final = 16_384  # some 10 MB; ten thousand policies of one platform say much the same
+Shared = TypeVar("Shared")
+_shared: dict[object, object] = {}
 
 
 class Entry(NamedTuple):
@@ -26,7 +29,7 @@ class Entry(NamedTuple):
 
 
 def enlist(policy: ClientPolicy, *, may_shadow: bool) -> Entry:
-    """Return the client of a valid policy from a file, which can list fingerprints only as External."""
+    """Return the client of a valid policy, and the fingerprints that it lists as External."""
     spec, name = policy.spec, policy.metadata
     revoked, validity = spec.revocation, spec.validity
     client = Client(
@@ -40,14 +43,22 @@ def enlist(policy: ClientPolicy, *, may_shadow: bool) -> Entry:
         not_before_us=epoch_us(validity.not_before) if validity.not_before else None,
         not_after_us=epoch_us(validity.not_after) if validity.not_after else None,
         token_required=spec.token.required,
-        issuers=frozenset(spec.token.issuers) if spec.token.issuers is not None else None,
+        issuers=_once(frozenset(spec.token.issuers)) if spec.token.issuers is not None else None,
         binding=spec.token.binding,
-        scopes=spec.scopes,
-        other_scopes=frozenset(spec.other_scopes),
-        routes=spec.routes,
-        limits=tuple(quota.limit() for quota in spec.quotas),
+        scopes=_once(tuple(map(_once, spec.scopes))),
+        other_scopes=_once(frozenset(spec.other_scopes)),
+        routes=_once(tuple(map(_once, spec.routes))),
+        limits=_once(tuple(_once(quota.limit()) for quota in spec.quotas)),
     )
     return Entry(client, spec.certificate.fingerprints)
+
+
+def _once(value: Shared) -> Shared:
+    """Return an equal value that is kept once for all policies that say it."""
+    if len(_shared) >= SHARED_MAX:
+        _shared.clear()
+    kept = _shared.setdefault(value, value)
+    return kept if isinstance(kept, type(value)) else value
 
 
 def enlist_invalid(document: object, policy: str) -> Entry | None:

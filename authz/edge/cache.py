@@ -36,5 +36,9 @@ class Bounded(Generic[Key, Value]):
         if len(self._entries) > self._max_entries:
             self._entries.popitem(last=False)
 
+    def clear(self) -> None:
+        """Forget everything but the counts."""
+        self._entries.clear()
+
     def __len__(self) -> int:
         return len(self._entries)

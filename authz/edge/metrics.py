@@ -59,14 +59,18 @@ class Decisions(Collector):
         return total, seconds
 
 
-class CallTimes(Collector):
-    """How long script calls to Redis took; `histogram` returns cumulated buckets and the sum, s."""
+class Histogram(Collector):
+    """Times that others keep; `histogram` returns cumulated buckets and the sum, s."""
 
-    def __init__(self, histogram: Callable[[], tuple[list[tuple[str, float]], float]]) -> None:
+    def __init__(
+        self, name: str, documentation: str, histogram: Callable[[], tuple[list[tuple[str, float]], float]]
+    ) -> None:
+        self._name = name
+        self._documentation = documentation
         self._histogram = histogram
 
     def collect(self) -> Iterable[Metric]:
-        seconds = HistogramMetricFamily("clientpolicy_store_call_seconds", "Time of an answered call to the store.")
+        seconds = HistogramMetricFamily(self._name, self._documentation)
         seconds.add_metric((), *self._histogram())
         return (seconds,)
 

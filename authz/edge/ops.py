@@ -8,7 +8,9 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from authz.edge.transport import Unbindable
+
+class Unbindable(Exception):  # noqa: N818 a property of the address
+    """Nothing can listen there."""
 
 
 class OpsServer:

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from pydantic import ValidationError
+from watchfiles import awatch
 
+from authz.core.brakes import braked
 from authz.core.roster import Entry, enlist, enlist_invalid, index
 from authz.edge.manifests import Document, Unreadable, read_documents
+from authz.edge.metrics import Number
+from authz.edge.source import standings
 from authz.model import Policies
-from authz.policy import KIND, ClientPolicy, Revocation, Source, Validity, parse
+from authz.policy import KIND, ClientPolicy, Source, parse
 from authz.policy.ceilings import Ceiling, beyond
-from authz.policy.document import RevokedFingerprint
 
 logger = logging.getLogger(__name__)
 
 SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 FILES_MAX: Final = 100_000
-Brakes = dict[str, object]  # suspended, revocation, validity, as a document that is otherwise invalid says
+RESCAN_MS: Final = 2_000  # where the file system tells nothing (network mounts), a change is seen this late
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +106,7 @@ class _Known:
     """What was last read of a file, to tell a change from none, and the last good policies in it."""
 
     stamp: tuple[int, int, int] = (0, 0, 0)
-    entries: dict[str, ClientPolicy] = field(default_factory=dict)
+    entries: dict[str, Entry] = field(default_factory=dict)
     positions: dict[int, str] = field(default_factory=dict)
     never_valid: dict[str, Entry] = field(default_factory=dict)
     errors: tuple[str, ...] = ()
@@ -146,8 +148,7 @@ class PolicyFolder:
 
     def _entries(self) -> Iterator[Entry]:
         for known in self._files.values():
-            for policy in known.entries.values():
-                yield enlist(policy, may_shadow=self._may_shadow)
+            yield from known.entries.values()
             yield from known.never_valid.values()
 
     def _refresh_file(self, file: Path) -> bool:
@@ -168,29 +169,30 @@ class PolicyFolder:
             known.errors = (f"{file}:{line}: {failed}",)
             logger.warning("policy file unreadable; its last good version holds", extra={"error": known.errors[0]})
             return True
-        _absorb(known, manifests)
+        _absorb(known, manifests, may_shadow=self._may_shadow)
         for error in known.errors:
             logger.warning("policy invalid; its last good version holds", extra={"error": error})
         return True
 
 
-def _absorb(known: _Known, manifests: tuple[Manifest, ...]) -> None:
+def _absorb(known: _Known, manifests: tuple[Manifest, ...], *, may_shadow: bool) -> None:
     """Take over what a file says now: valid documents whole, of invalid ones the brakes, missing ones not at all."""
     last_good, positions = known.entries, known.positions
     valid = {manifest.name for manifest in manifests if manifest.policy is not None}
-    entries: dict[str, ClientPolicy] = {}
+    entries: dict[str, Entry] = {}
     known.positions, known.never_valid = {}, {}
     for manifest in manifests:
         name = manifest.name
         if manifest.policy is not None:
-            entries[name] = manifest.policy
+            entries[name] = enlist(manifest.policy, may_shadow=may_shadow)
             known.positions[manifest.position] = name
             _note_unusable(manifest)
             continue
         if name not in last_good and positions.get(manifest.position) not in valid:
             name = positions.get(manifest.position, name)
         if name in last_good:
-            entries[name] = braked(last_good[name], manifest.document.value)
+            good = last_good[name]
+            entries[name] = good._replace(client=braked(good.client, manifest.document.value))
             known.positions[manifest.position] = name
         elif (entry := enlist_invalid(manifest.document.value, name)) is not None:
             known.never_valid[f"{name} {manifest.position}"] = entry
@@ -206,42 +208,63 @@ def _note_unusable(manifest: Manifest) -> None:
         )
 
 
-def braked(good: ClientPolicy, document: object) -> ClientPolicy:
-    """Return the last good policy with what an invalid version of it says to stop: suspension, revocation, validity.
+class FilePolicies:
+    """The policies of a folder, watched (`edge.source.PolicySource`)."""
 
-    What can be read of them applies; a suspension that is neither true nor false is one.
-    """
-    root = document if isinstance(document, dict) else {}
-    spec = root.get("spec")
-    said: Brakes = spec if isinstance(spec, dict) else {}
-    changes: Brakes = {}
-    if "suspended" in said:
-        changes["suspended"] = said["suspended"] is not False
-    if "revocation" in said:
-        changes["revocation"] = _revocation(good.spec.revocation, said["revocation"])
-    if "validity" in said:
-        changes["validity"] = _validity(good.spec.validity, said["validity"])
-    return good.model_copy(update={"spec": good.spec.model_copy(update=changes)})
+    def __init__(self, path: Path, *, may_shadow: bool, ceilings: tuple[Ceiling, ...] = ()) -> None:
+        self._path = path
+        self._folder = PolicyFolder(path, may_shadow=may_shadow, ceilings=ceilings)
+        self.where: Final = str(path)
+        self.policies: Policies | None = None
+        self.trouble = ""
 
+    async def open(self) -> None:
+        """Nothing to connect to."""
 
-def _revocation(good: Revocation, said: object) -> Revocation:
-    try:
-        return Revocation.model_validate_json(json.dumps(said))
-    except ValidationError:
-        pass
-    listed = said.get("fingerprints") if isinstance(said, dict) else None
-    readable = {entry.sha256: entry for entry in good.fingerprints}
-    for entry in listed if isinstance(listed, list) else ():
+    async def close(self) -> None:
+        """Nothing to let go."""
+
+    async def load(self) -> Policies:
+        """Return what the folder says now.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        policies = self._folder.refresh()
+        if policies is not None:
+            self.policies = policies
+        return self.policies or Policies(by_fingerprint={}, by_token={})
+
+    async def run(self, changed: Callable[[], None]) -> None:
+        """Read the folder whenever it changes, until cancelled."""
+        watched = self._path.parent if self._path.is_file() else self._path
+        await self._reload(changed)
+        while True:
+            try:
+                async for _ in awatch(
+                    watched, watch_filter=None, debounce=50, step=10, rust_timeout=RESCAN_MS, yield_on_timeout=True
+                ):
+                    await self._reload(changed)
+            except OSError as failed:
+                logger.warning("policies not watched", extra={"error": str(failed)})
+            await asyncio.sleep(RESCAN_MS / 1000)
+            await self._reload(changed)
+
+    async def _reload(self, changed: Callable[[], None]) -> None:
         try:
-            revoked = RevokedFingerprint.model_validate_json(json.dumps(entry))
-        except ValidationError:
-            continue
-        readable[revoked.sha256] = revoked
-    return good.model_copy(update={"fingerprints": tuple(readable.values())})
+            policies = await asyncio.to_thread(self._folder.refresh)
+        except OSError as failed:
+            self.trouble = str(failed)
+            logger.warning("policies not read; what they said before holds", extra={"error": self.trouble})
+            return
+        self.trouble = ""
+        if policies is not None:
+            self.policies = policies
+            clients = len({credential.client for credential in policies.by_fingerprint.values()})
+            logger.info("policies loaded", extra={"generation": policies.generation, "clients": clients})
+            changed()
 
-
-def _validity(good: Validity, said: object) -> Validity:
-    try:
-        return Validity.model_validate_json(json.dumps(said))
-    except ValidationError:
-        return good
+    def numbers(self) -> Iterator[Number]:
+        yield "gauge", "clientpolicy_policy_errors", "Errors in policies.", {}, len(self._folder.errors)
+        for standing, count in standings(self.policies).items():
+            yield "gauge", "clientpolicy_policies", "Policies by standing.", {"standing": standing.value}, count

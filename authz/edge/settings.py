@@ -17,23 +17,24 @@ from pydantic import (
     Field,
     PlainValidator,
     StringConstraints,
-    ValidationError,
     ValidationInfo,
+    field_validator,
     model_validator,
 )
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 
 from authz.core.bearer import SUPPORTED_ALGORITHMS
 from authz.core.path import split_target
-from authz.edge.manifests import Unreadable, read_documents
-from authz.edge.overrides import Misconfigured, override
+from authz.edge import configuration
 from authz.edge.store.place import MEMORY, read_place
 from authz.model import Compartment, Refused
-from authz.policy import field_errors
 from authz.policy.ceilings import Ceiling
 from authz.policy.duration import parse_duration
+from authz.policy.fields import EntryName, each_once
 from authz.policy.limits import Limit, rate_limit
 
+NAMESPACES_MAX: Final = 64  # each has a watch of its own; beyond, one watch of all namespaces costs less
 _PUBLIC: Final = re.compile(r"[A-Z]{1,16} /\S*")
 
 
@@ -146,9 +147,29 @@ class Listen(_Model):
     tls: Tls | None = None
 
 
-class PolicySource(_Model):
-    source: Literal["files"] = "files"
-    path: AbsolutePath
+class PolicySettings(_Model):
+    """Where policies are; `path` is given exactly where they are files."""
+
+    source: Literal["files", "kubernetes"] = "files"
+    path: Annotated[AbsolutePath | None, Field(validate_default=True)] = None
+    namespaces: Annotated[tuple[EntryName, ...], Field(max_length=NAMESPACES_MAX), AfterValidator(each_once)] = ()
+
+    @field_validator("path")
+    @classmethod
+    def _with_files(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        source = info.data.get("source")
+        if path is None and source == "files":
+            raise PydanticCustomError("missing", "required")
+        if path is not None and source == "kubernetes":
+            raise ValueError("goes with source: files")
+        return path
+
+    @field_validator("namespaces")
+    @classmethod
+    def _with_a_cluster(cls, namespaces: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if info.data.get("source") == "files":
+            raise ValueError("goes with source: kubernetes")
+        return namespaces
 
 
 class AddressSource(_Model):
@@ -246,7 +267,7 @@ class Audit(_Model):
 
 class Settings(_Model):
     listen: Listen = Listen()
-    policies: PolicySource
+    policies: PolicySettings
     identity: Identity = Identity()
     issuers: Annotated[tuple[IssuerSettings, ...], Field(max_length=64), AfterValidator(_issuers_apart)] = ()
     fhir: FhirSettings = FhirSettings()
@@ -266,7 +287,7 @@ class Settings(_Model):
 NAMES: Final = {
     name.lower(): name
     for model in (
-        Settings, Listen, Tls, PolicySource, Identity, AddressSource, IssuerSettings, ClaimNames, FhirSettings,
+        Settings, Listen, Tls, PolicySettings, Identity, AddressSource, IssuerSettings, ClaimNames, FhirSettings,
         StoreSettings, AnonymousQuota, QuotaSettings, Upstream, Audit, Ceiling,
     )
     for name in (field.alias or "" for field in model.model_fields.values())
@@ -279,22 +300,4 @@ def load(path: Path, environment: Mapping[str, str]) -> Settings:
     Raises:
         Misconfigured: with every mistake.
     """
-    try:
-        documents = read_documents(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise Misconfigured((f"{path}: cannot be read: {error.strerror}",)) from None
-    except UnicodeDecodeError:
-        raise Misconfigured((f"{path}: not UTF-8 text",)) from None
-    except Unreadable as unreadable:
-        raise Misconfigured((f"{path}:{unreadable.line}: {unreadable.message}",)) from None
-    value = documents[0].value if documents else {}
-    if len(documents) > 1 or not isinstance(value, dict):
-        raise Misconfigured((f"{path}: expected one YAML map",))
-    try:
-        settings = Settings.model_validate(
-            override(value, environment, NAMES), context={"folder": path.resolve().parent}
-        )
-    except ValidationError as invalid:
-        mistakes = tuple(f"{path}: {error.place or '.'}: {error.message}" for error in field_errors(invalid))
-        raise Misconfigured(mistakes) from None
-    return settings
+    return configuration.load(Settings, NAMES, path, environment)

@@ -12,6 +12,8 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 
+from authz.edge.ops import Unbindable
+
 SERVICE: Final = "envoy.service.auth.v3.Authorization"
 MESSAGE_MAX_BYTES: Final = 4 * 1024 * 1024  # gRPC's own default; Envoy's headers end at 60 KiB, bodies are opt-in
 CALLS_MAX: Final = 8_192  # at once; more get RESOURCE_EXHAUSTED instead of memory
@@ -23,10 +25,6 @@ Check = Callable[[bytes], Awaitable[bytes]]
 
 class NotReady(Exception):  # noqa: N818 a state, not an error of ours
     """There is no complete set of facts yet: the one case that is answered as an error, not as a denial."""
-
-
-class Unbindable(Exception):  # noqa: N818 a property of the address
-    """Nothing can listen there."""
 
 
 class _Authorization(grpc.GenericRpcHandler):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Annotated, Final, Protocol, TypeVar
 
 from pydantic import AfterValidator, Field, PlainValidator, StringConstraints
 
 from authz.policy.duration import parse_duration
-from authz.policy.smart import Scope, parse_scope
+from authz.policy.smart import SCOPE_MAX_CHARACTERS, Scope, parse_scope
 
 COMMON_NAME_MAX: Final = 64  # X.520 ub-common-name
 DNS_LABEL: Final = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
@@ -58,8 +59,15 @@ def _duration_us(value: object) -> int:
     return parse_duration(value)
 
 
+_read_scope = lru_cache(maxsize=4_096)(parse_scope)  # policies of one platform say the same scopes again and again
+
+
+def _scope(value: object) -> Scope | None:
+    return _read_scope(value) if isinstance(value, str) and len(value) <= SCOPE_MAX_CHARACTERS else None
+
+
 def _clinical_scope(value: object) -> Scope:
-    scope = parse_scope(value) if isinstance(value, str) else None
+    scope = _scope(value)
     if scope is None:
         raise ValueError("expected a SMART clinical scope such as patient/Observation.rs or system/*.read")
     return scope
@@ -74,7 +82,8 @@ def _other_scope(value: object) -> str:
 
 
 def _route_scope(value: object) -> Scope | str:
-    if isinstance(value, str) and (scope := parse_scope(value)) is not None:
+    scope = _scope(value)
+    if scope is not None:
         return scope
     return _other_scope(value)
 

@@ -52,11 +52,50 @@ def test_defaults_are_the_designs(tmp_path: Path) -> None:
     assert issuer.claims.client == "client_id"
 
 
+def test_policies_come_from_files_or_from_a_cluster(tmp_path: Path) -> None:
+    for given, namespaces in (({}, ()), ({"namespaces": []}, ()), ({"namespaces": ["a", "b"]}, ("a", "b"))):
+        policies = read(tmp_path, policies={"source": "kubernetes"} | given).policies
+        assert (policies.source, policies.path, policies.namespaces) == ("kubernetes", None, namespaces)
+    policies = read(
+        tmp_path, {"CLIENTPOLICY_POLICIES__NAMESPACES": "[a, b]"}, policies={"source": "kubernetes"}
+    ).policies
+    assert policies.namespaces == ("a", "b")
+    policies = read(tmp_path, {"CLIENTPOLICY_POLICIES__SOURCE": "kubernetes"}, policies={}).policies
+    assert (policies.source, policies.path) == ("kubernetes", None)
+
+
+def test_every_mistake_about_policies_is_told_at_once(tmp_path: Path) -> None:
+    found = mistakes(tmp_path, policies={"source": "kubernetes", "path": "x", "namespaces": ["A"], "pth": 1})
+    assert [mistake.split(": ")[1] for mistake in found] == ["policies.path", "policies.namespaces[0]", "policies.pth"]
+
+
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "policies missing": ({"policies": None}, "policies"),
     "path missing": ({"policies": {}}, "policies.path: required"),
     "unknown key": ({"polices": 1}, "polices: no such field"),
     "source": ({"policies": {"source": "git", "path": "x"}}, "policies.source"),
+    "files without a path": ({"policies": {"source": "files"}}, "policies.path: required"),
+    "files and namespaces": (
+        {"policies": {"path": "x", "namespaces": ["a"]}},
+        "policies.namespaces: goes with source: kubernetes",
+    ),
+    "files and no namespaces": (
+        {"policies": {"path": "x", "namespaces": []}},
+        "policies.namespaces: goes with source: kubernetes",
+    ),
+    "a cluster and a path": (
+        {"policies": {"source": "kubernetes", "path": "x"}},
+        "policies.path: goes with source: files",
+    ),
+    "namespace": ({"policies": {"source": "kubernetes", "namespaces": ["A_b"]}}, "policies.namespaces[0]"),
+    "namespace twice": (
+        {"policies": {"source": "kubernetes", "namespaces": ["a", "a"]}},
+        "policies.namespaces: given twice: a",
+    ),
+    "65 namespaces": (
+        {"policies": {"source": "kubernetes", "namespaces": [f"n{n}" for n in range(65)]}},
+        "policies.namespaces",
+    ),
     "listen": ({"listen": {"grpc": "9191"}}, "listen.grpc: expected HOST:PORT"),
     "port": ({"listen": {"ops": "127.0.0.1:70000"}}, "listen.ops: expected HOST:PORT"),
     "hops without proxies": ({"identity": {"trustedHops": 2}}, "identity: trustedHops above 1 needs trustedProxies"),

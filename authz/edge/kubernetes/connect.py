@@ -38,8 +38,10 @@ def is_in_cluster() -> bool:
     return not os.environ.get("KUBECONFIG") and bool(os.environ.get("KUBERNETES_SERVICE_HOST"))
 
 
-async def connect(traces: Sequence[TraceConfig] = ()) -> Connection:
+async def connect(traces: Sequence[TraceConfig] = (), connections_max: int = CONNECTIONS_MAX) -> Connection:
     """Return a connection by `KUBECONFIG`, else the pod's service account, else ~/.kube/config.
+
+    Each watch holds one of `connections_max` for as long as it is open; 0: no bound.
 
     Raises:
         NoCluster: there are no credentials, or they cannot be read.
@@ -49,13 +51,15 @@ async def connect(traces: Sequence[TraceConfig] = ()) -> Connection:
         if is_in_cluster():
             load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call] # the library has none
         else:
-            await load_kube_config(client_configuration=configuration, persist_config=False)
+            # The library looks at the variable once, when it is loaded.
+            config = os.environ.get("KUBECONFIG") or None
+            await load_kube_config(config_file=config, client_configuration=configuration, persist_config=False)
         context = _tls(configuration)
     except (ConfigException, OSError, ssl.SSLError, yaml.YAMLError, ValueError, TypeError, KeyError) as failed:
         told = " ".join(str(failed).split())[:300]
         raise NoCluster(f"no credentials for a Kubernetes API: {told} (set KUBECONFIG, or run in a pod)") from None
     session = ClientSession(
-        connector=TCPConnector(limit=CONNECTIONS_MAX, ssl=context),
+        connector=TCPConnector(limit=connections_max, ssl=context),
         proxy=configuration.proxy,
         read_bufsize=LINE_MAX_BYTES,
         trace_configs=list(traces),

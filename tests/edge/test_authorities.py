@@ -1,0 +1,86 @@
+"""The CAs of issued certificates: taken over when the file changes, kept when it goes bad."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from partner import certificate
+
+from authz.edge import authorities
+from authz.edge.authorities import FILE_MAX_BYTES, Authorities, Certificates
+
+OLD, NEW = certificate("old", is_ca=True), certificate("new", is_ca=True)
+
+
+def names(certificates: Certificates) -> list[str]:
+    return [one.subject.rfc4514_string() for one in certificates]
+
+
+def test_each_new_set_is_told_once(tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_text(OLD.pem)
+    source = Authorities(file, is_required=True)
+    assert source.refresh()
+    assert not source.refresh()
+    file.write_text(OLD.pem + NEW.pem)
+    assert source.refresh()
+    assert names(source.certificates) == ["CN=old", "CN=new"]
+    assert source.errors == 0
+
+
+@pytest.mark.parametrize("bad", [b"", b"no certificate", OLD.pem.encode()[:200], OLD.pem.encode() * 3000, None])
+def test_bad_file_keeps_the_last_good_cas(tmp_path: Path, bad: bytes | None, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_text(OLD.pem)
+    source = Authorities(file, is_required=False)
+    assert source.refresh()
+    if bad is None:
+        file.unlink()
+    else:
+        file.write_bytes(bad)
+    assert not source.refresh()
+    assert not source.refresh()
+    assert names(source.certificates) == ["CN=old"]
+    assert source.errors == 2
+    assert len(caplog.records) == 1  # told once, counted each time
+    file.write_text(NEW.pem)
+    assert source.refresh()
+    assert len(OLD.pem) * 3000 > FILE_MAX_BYTES
+
+
+def test_folder_in_its_place_keeps_the_last_good_cas(tmp_path: Path) -> None:
+    source = Authorities(tmp_path, is_required=True)
+    assert not source.refresh()
+    assert (source.certificates, source.errors) == ((), 1)
+
+
+@pytest.mark.parametrize("is_required", [True, False])
+def test_file_that_is_not_there_yet_is_a_mistake_only_where_it_was_asked_for(
+    tmp_path: Path, *, is_required: bool
+) -> None:
+    file = tmp_path / "ca.pem"
+    source = Authorities(file, is_required=is_required)
+    assert not source.refresh()
+    assert source.certificates == ()
+    assert source.errors == is_required
+    file.write_text(OLD.pem)
+    assert source.refresh()
+    assert names(source.certificates) == ["CN=old"]
+
+
+async def test_running_it_tells_of_a_file_that_appears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(authorities, "LOOK_S", 0.01)
+    file = tmp_path / "ca.pem"
+    told: list[list[str]] = []
+    running = asyncio.create_task(Authorities(file, is_required=False).run(lambda found: told.append(names(found))))
+    async with asyncio.timeout(20):
+        for expected, text in ((["CN=old"], OLD.pem), (["CN=new"], NEW.pem)):
+            (tmp_path / "next").write_text(text)
+            (tmp_path / "next").replace(file)
+            while told[-1:] != [expected]:
+                await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert len(told) == 2
