@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
+from clientpolicy_operator.facts import Key
+
 LOOK_S: Final = 5.0  # the wall clock may jump: due times are compared to it again at least that often
-Key = tuple[str, str]  # namespace and name of a ClientPolicy
+SLACK: Final = 1024  # entries of the heap that were overtaken, beyond those that count
 
 
 class Agenda:
     def __init__(self, now: Callable[[], datetime]) -> None:
         self._now = now
+        self._latest = now()
         self._heap: list[tuple[datetime, Key]] = []
         self._due: dict[Key, datetime] = {}
         self._held: set[Key] = set()
@@ -35,7 +38,14 @@ class Agenda:
             return
         self._due[key] = when
         heapq.heappush(self._heap, (when, key))
+        if len(self._heap) > 2 * len(self._due) + SLACK:
+            self._rebuild()
         self._news.set()
+
+    def _rebuild(self) -> None:
+        """Leave out what was overtaken: an object that is edited again and again leaves one behind each time."""
+        self._heap = [(when, key) for key, when in self._due.items()]
+        heapq.heapify(self._heap)
 
     def soon(self, key: Key) -> None:
         self.at(key, self._now())
@@ -56,8 +66,18 @@ class Agenda:
             except TimeoutError:
                 continue
 
+    def _read(self) -> datetime:
+        """Return the time; where the clock was set back, what is due moves with it, or it would wait as much longer."""
+        now = self._now()
+        back = self._latest - now
+        self._latest = now
+        if back > timedelta(seconds=LOOK_S):
+            self._due = {key: when - back for key, when in self._due.items()}
+            self._rebuild()
+        return now
+
     def _next(self) -> tuple[Key | None, float]:
-        now, postponed = self._now(), []
+        now, postponed = self._read(), []
         key: Key | None = None
         wait_s = LOOK_S
         while self._heap:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any, Final, Protocol
 
 from aiohttp import ClientError, ClientSession, ClientTimeout
+from aiohttp.http_exceptions import HttpProcessingError
 
 from authz.policy import API_VERSION
+from clientpolicy_operator import clock
 from clientpolicy_operator.facts import Document
 
 REQUEST_TIMEOUT_S: Final = 20.0
-PAGE: Final = 500
+PAGE: Final = 200  # objects; a hostile one is some 300 kB
 MERGE_PATCH: Final = "application/merge-patch+json"
 JSON: Final = "application/json"
 _MESSAGE_MAX: Final = 500
@@ -66,10 +69,17 @@ class Api:
         self._connect = connect
         self._connection: Connection | None = None
         self._renewing = asyncio.Lock()
+        self._closing: set[asyncio.Task[None]] = set()
         self.writes = 0
-        self.skew_s = 0.0  # how far the server's clock is ahead of ours, as its last answer said
+        self.errors: dict[str, int] = {}  # by the class of what was raised
+        self.skew_s = (
+            0.0  # how far the server's clock is ahead of ours, as its last answer said; it tells whole seconds
+        )
 
     async def close(self) -> None:
+        for task in self._closing:
+            task.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
         if self._connection is not None:
             await self._connection.session.close()
             self._connection = None
@@ -124,12 +134,24 @@ class Api:
         body: Document | None = None,
         kind: str = JSON,
     ) -> dict[str, Any]:
+        try:
+            return await self._asked(method, path, query, body, kind)
+        except NotFound:
+            raise  # an answer like any other
+        except ApiError as failed:
+            name = type(failed).__name__
+            self.errors[name] = self.errors.get(name, 0) + 1
+            raise
+
+    async def _asked(
+        self, method: str, path: str, query: Mapping[str, str] | None, body: Document | None, kind: str
+    ) -> dict[str, Any]:
         connection = await self._connected()
         status, headers, answer = await self._send(connection, method, path, query, body, kind)
         if status == _UNAUTHORIZED:
             connection = await self._renewed(connection)
             status, headers, answer = await self._send(connection, method, path, query, body, kind)
-        if status < 400:  # noqa: PLR2004 success
+        if status < 300:  # noqa: PLR2004 success
             return answer
         message = f"{method} {path}: {_told(answer) or status}"
         match status:
@@ -162,11 +184,19 @@ class Api:
                 data=data,
                 headers={"Content-Type": kind, "Accept": JSON},
                 timeout=ClientTimeout(total=REQUEST_TIMEOUT_S),
+                allow_redirects=False,  # credentials go nowhere else
             ) as answer:
                 text = await answer.read()
+                self._compare_clocks(answer.headers.get("Date", ""))
                 return answer.status, answer.headers, _decoded(text)
-        except (ClientError, TimeoutError, OSError) as failed:
+        except (ClientError, HttpProcessingError, TimeoutError, OSError) as failed:
             raise Unavailable(f"{method} {path}: no answer ({type(failed).__name__})") from None
+
+    def _compare_clocks(self, date: str) -> None:
+        try:
+            self.skew_s = (parsedate_to_datetime(date) - clock.now()).total_seconds()
+        except (TypeError, ValueError):
+            return
 
     async def _connected(self) -> Connection:
         async with self._renewing:
@@ -178,9 +208,22 @@ class Api:
         async with self._renewing:
             if self._connection is old:
                 self._connection = await self._connect()
-                await old.session.close()
+                self._retire(old)
             assert self._connection is not None  # noqa: S101 only ever replaced
             return self._connection
+
+    def _retire(self, old: Connection) -> None:
+        """Close it when nobody can be reading from it any more: who does would wait for ever."""
+
+        async def close() -> None:
+            try:
+                await asyncio.sleep(2 * REQUEST_TIMEOUT_S)
+            finally:
+                await old.session.close()
+
+        task = asyncio.create_task(close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
 
 def _decoded(text: bytes) -> dict[str, Any]:

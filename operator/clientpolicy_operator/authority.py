@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from clientpolicy_operator.issue import PrivateKey, key_pem, leaf_of, pem_of, read_key
+from clientpolicy_operator.ledger import instant
 
+_REVOKED_SINCE_MIN: Final = datetime(1950, 1, 1, tzinfo=UTC)  # X.509's first year (RFC 5280 section 4.1.2.5)
 BACKDATED: Final = timedelta(minutes=5)  # what the clocks of a cluster may differ by
 CRL_LIFE: Final = timedelta(days=7)  # past it Envoy refuses every client, so far beyond the refresh
 _REASONS: Final = {
@@ -118,22 +121,37 @@ class Revoked:
     reason: str = ""
 
 
-def crl(root: Root, revoked: Sequence[Revoked], *, now: datetime) -> x509.CertificateRevocationList:
-    """Return the root's CRL; its number rises with time (RFC 5280 section 5.2.3)."""
+def crl(
+    root: Root, revoked: Sequence[Revoked], *, now: datetime, before: x509.CertificateRevocationList | None = None
+) -> x509.CertificateRevocationList:
+    """Return the root's CRL; its number rises with time, and above that of the one before (RFC 5280 section 5.2.3).
+
+    It may outlive the root: what it is about has ended then, and an expired list would refuse every client.
+    """
+    number = max(int(now.timestamp()), number_of(before) + 1)
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(root.certificate.subject)
         .last_update(now - BACKDATED)
-        .next_update(min(now + CRL_LIFE, root.not_after))
-        .add_extension(x509.CRLNumber(int(now.timestamp())), critical=False)
+        .next_update(now + CRL_LIFE)
+        .add_extension(x509.CRLNumber(number), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(root.key.public_key()), critical=False)
     )
     for entry in revoked:
-        one = x509.RevokedCertificateBuilder().serial_number(int(entry.serial, 16)).revocation_date(entry.since)
+        since = min(max(entry.since, _REVOKED_SINCE_MIN), now)  # a policy may say any instant
+        one = x509.RevokedCertificateBuilder().serial_number(int(entry.serial, 16)).revocation_date(since)
         if entry.reason in _REASONS:
             one = one.add_extension(x509.CRLReason(_REASONS[entry.reason]), critical=False)
         builder = builder.add_revoked_certificate(one.build())
     return builder.sign(root.key, hashes.SHA256())
+
+
+def number_of(found: x509.CertificateRevocationList | None) -> int:
+    """Return a CRL's number, -1 of none and of one without it."""
+    try:
+        return found.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number if found is not None else -1
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
+        return -1
 
 
 _FILES: Final = {"active": ("tls.crt", "tls.key"), "upcoming": ("next.crt", "next.key"),
@@ -165,9 +183,9 @@ def decode(data: Mapping[str, bytes], notes: Mapping[str, str]) -> Authority:
     times: dict[str, datetime | None] = {}
     for name in _NOTES:
         try:
-            times[name] = datetime.fromisoformat(notes[name]) if name in notes else None
+            times[name] = instant(notes[name]) if name in notes else None
         except ValueError:
-            faults.append(f"annotation {name}: expected an instant")
+            faults.append(f"annotation {name}: expected an instant with its time zone")
     active = found["active"]
     if faults or active is None:
         raise BadAuthority("; ".join(faults))
@@ -178,13 +196,14 @@ def _root(data: Mapping[str, bytes], certificate: str, key: str, faults: list[st
     try:
         read = x509.load_pem_x509_certificate(data[certificate])
         constraints = read.extensions.get_extension_for_class(x509.BasicConstraints).value
-    except (KeyError, ValueError, x509.ExtensionNotFound):
+        public = read.public_key()
+    except (KeyError, ValueError, UnsupportedAlgorithm, x509.ExtensionNotFound, x509.DuplicateExtension):
         faults.append(f"{certificate}: expected one PEM certificate of a CA")
         return None
     held = read_key(data.get(key, b""))
     if not constraints.ca:
         faults.append(f"{certificate}: not a CA (basicConstraints)")
-    if held is None or held.public_key() != read.public_key():
+    if held is None or held.public_key() != public:
         faults.append(f"{key}: expected the unencrypted PEM private key of {certificate}")
         return None
     return Root(certificate=read, key=held)
@@ -211,17 +230,32 @@ def advance(
     """Return the authority after the next step that is due, the same one where none is.
 
     `wanted`: somebody asked for a new root. `last_retired_leaf`: the end of the last leaf of the retired root.
-    `spare`: a new root, taken where one is due.
+    `spare`: a new root, taken where one is due. Instants that lie ahead (a clock was set back, a note was mangled) are
+    set to now: a rotation takes longer then, and still ends.
     """
+    if authority.switched is not None and authority.switched > now:
+        return replace(authority, switched=now)
+    if authority.retired is not None:  # one rotation at a time: it goes before another root is published or signs
+        return _settle(authority, authority.retired, now, rotation, last_retired_leaf)
     if authority.upcoming is None:
         due = authority.active.not_after - rotation.renew_before <= now
-        if authority.retired is None and (wanted or due):
-            return replace(authority, upcoming=spare, published=None)
-    elif authority.published is not None and authority.published + rotation.propagation <= now:
+        return replace(authority, upcoming=spare, published=None) if wanted or due else authority
+    if not authority.upcoming.certificate.not_valid_before_utc <= now < authority.upcoming.not_after:
+        return replace(authority, upcoming=spare, published=None)
+    if authority.published is not None and authority.published > now:
+        return replace(authority, published=None)
+    if authority.published is not None and authority.published <= now - rotation.propagation:
         return Authority(active=authority.upcoming, retired=authority.active, switched=now)
-    if authority.retired is not None and authority.switched is not None:
-        # A leaf that was signed just before the switch may be recorded just after it: the spread covers that.
-        settled = authority.switched + rotation.spread <= now
-        if settled and (last_retired_leaf is None or last_retired_leaf < now):
-            return replace(authority, retired=None)
     return authority
+
+
+def _settle(
+    authority: Authority, retired: Root, now: datetime, rotation: Rotation, last_retired_leaf: datetime | None
+) -> Authority:
+    """Drop the retired root once none of its leaves is valid."""
+    if authority.switched is None:
+        return replace(authority, switched=now)
+    # A leaf that was signed just before the switch may be recorded just after it: the spread covers that.
+    settled = authority.switched <= now - rotation.spread
+    has_leaves = last_retired_leaf is not None and min(last_retired_leaf, retired.not_after) >= now
+    return replace(authority, retired=None) if settled and not has_leaves else authority

@@ -77,6 +77,11 @@ class Book:
     def is_empty(self) -> bool:
         return not any(shard.rows or shard.unreadable for shard in self._shards)
 
+    @property
+    def is_damaged(self) -> bool:
+        """Whether there are rows that cannot be read."""
+        return any(shard.unreadable for shard in self._shards)
+
     def entries(self, uid: str) -> tuple[Entry, ...]:
         return self._shard(uid).rows.get(uid, ())
 

@@ -8,12 +8,18 @@ from __future__ import annotations
 from typing import Any, Final
 
 from authz.policy import ClientPolicy
+from clientpolicy_operator import told
 from clientpolicy_operator.facts import Blocked, Delegated, Document, Flaw, Leaf, Subject, Trouble
 from clientpolicy_operator.issue import names_of, read_secret
-from clientpolicy_operator.secret import OWNER, REQUEST, data_of, is_dressed, owner_reference
-from clientpolicy_operator.told import condition_of, int_of, map_of, secret_name
+from clientpolicy_operator.secret import LABELS, OWNER, REQUEST, data_of, is_dressed, owner_reference
+from clientpolicy_operator.told import condition_of, map_of, secret_name, when_of
 
 GROUP: Final = "cert-manager.io/v1"
+_TLS: Final = "kubernetes.io/tls"
+_POWERS: Final = (  # of a Certificate's spec: what nobody may add to what was asked for
+    "commonName", "subject", "literalSubject", "dnsNames", "ipAddresses", "uris", "emailAddresses", "otherNames",
+    "isCA", "nameConstraints", "usages", "secretTemplate",
+)  # fmt: skip
 
 
 def certificate_path(namespace: str, name: str = "") -> str:
@@ -38,7 +44,8 @@ def certificate_body(subject: Subject, policy: ClientPolicy, request: str) -> di
             "rotationPolicy": wanted.private_key.rotation_policy,
         },
         "secretTemplate": {
-            "labels": dict(wanted.secret_template.labels),
+            # What we set ourselves, too, is of one value, or cert-manager and we would write over each other for ever.
+            "labels": {name: LABELS.get(name, value) for name, value in wanted.secret_template.labels.items()},
             "annotations": {**wanted.secret_template.annotations, OWNER: subject.uid},
         },
         "commonName": names.common_name,
@@ -74,13 +81,12 @@ def delegated(
         foreign = secret is not None and not _is_ours(secret, subject)
         return Delegated(blocked=_conflict("Secret", subject, policy) if foreign else None)
     metadata = map_of(certificate.get("metadata"))
-    owners = metadata.get("ownerReferences")
-    if not any(map_of(one).get("uid") == subject.uid for one in (owners if isinstance(owners, list) else ())):
+    if not is_for(certificate, subject):
         return Delegated(blocked=_conflict("Certificate", subject, policy))
-    asked = str(map_of(metadata.get("annotations")).get(REQUEST, ""))
+    request = str(map_of(metadata.get("annotations")).get(REQUEST, ""))
+    asked = request if _is_asked(certificate, subject, policy) else ""
     status = map_of(certificate.get("status"))
-    ready = condition_of(status, "Ready")
-    message = f"{ready.get('reason', 'Pending')}: {ready.get('message', 'cert-manager has not answered yet')}"
+    message, trouble = _words(status)
     if secret is None:
         return Delegated(asked=asked, message=message)
     if not _is_ours(secret, subject):
@@ -88,11 +94,43 @@ def delegated(
     read = read_secret(data_of(secret), policy.spec.certificate.source)
     return Delegated(
         asked=asked,
-        message=read.value if isinstance(read, Flaw) else message,
+        message=f"{read.value}: {message}" if isinstance(read, Flaw) else message,
         leaf=read if isinstance(read, Leaf) else None,
-        revision=int_of(status.get("revision")),
+        revision=told.current_revision({"certificate": status}),
         is_dressed=is_dressed(map_of(secret.get("metadata")), subject, policy),
+        trouble=trouble,
+        renewal=when_of(status, "renewalTime"),
+        is_misfit=secret.get("type") != _TLS,
     )
+
+
+def is_for(certificate: Document, subject: Subject) -> bool:
+    """Tell whether this Certificate was asked for by this very policy."""
+    owners = map_of(certificate.get("metadata")).get("ownerReferences")
+    return any(map_of(one).get("uid") == subject.uid for one in (owners if isinstance(owners, list) else ()))
+
+
+def _is_asked(certificate: Document, subject: Subject, policy: ClientPolicy) -> bool:
+    """Tell whether it still asks for what the policy says; what the API server filled in does not count."""
+    wanted, spec = certificate_body(subject, policy, "")["spec"], map_of(certificate.get("spec"))
+    return _holds(spec, wanted) and all(spec.get(name) == wanted.get(name) for name in _POWERS)
+
+
+def _holds(found: Document, wanted: Document) -> bool:
+    return all(
+        found.get(name) == value or (isinstance(value, dict) and _holds(map_of(found.get(name)), value))
+        for name, value in wanted.items()
+    )
+
+
+def _words(status: Document) -> tuple[str, str]:
+    """Return what cert-manager says, and what of it is about another certificate that is due."""
+    ready, issuing = condition_of(status, "Ready"), condition_of(status, "Issuing")
+    message = f"{ready.get('reason', 'Pending')}: {ready.get('message', 'cert-manager has not answered yet')}"
+    said = f"{issuing.get('reason', 'Issuing')}: {issuing.get('message', '')}"
+    if issuing.get("status") == "False" and issuing.get("reason") == "Failed":
+        return said, said
+    return message, said if issuing.get("status") == "True" else ""
 
 
 def _is_ours(secret: Document, subject: Subject) -> bool:
@@ -101,5 +139,5 @@ def _is_ours(secret: Document, subject: Subject) -> bool:
 
 def _conflict(kind: str, subject: Subject, policy: ClientPolicy) -> Blocked:
     name = secret_name(subject.name, policy)
-    told = f"{kind} {name} is there and not this policy's; delete it, or choose another secretName"
-    return Blocked(trouble=Trouble.SECRET_CONFLICT, message=told)
+    message = f"{kind} {name} is there and not this policy's; delete it, or choose another secretName"
+    return Blocked(trouble=Trouble.SECRET_CONFLICT, message=message)

@@ -72,7 +72,9 @@ def _accepted(subject: Subject) -> Condition:
         return _no("BeyondCeiling", _told(subject.beyond))
     if subject.conflict is not None:
         winner, claim = subject.conflict
-        return _no("Conflicted", f"{winner}, which is older, claims {claim}")
+        # A certificate that was made for a policy is that policy's, however young.
+        who = winner if claim.startswith("fingerprint ") else f"{winner}, which is older,"
+        return _no("Conflicted", f"{who} claims {claim}")
     return _yes("Accepted", "valid, and within what the platform allows")
 
 
@@ -120,7 +122,8 @@ def _ready(policy: ClientPolicy, certificate: Condition) -> Condition:
 
 def timed(conditions: Mapping[str, Condition], old: object, generation: int, now: datetime) -> list[dict[str, object]]:
     """Return the conditions as Kubernetes lists them; a time moves only when a status flips, others' are kept."""
-    before = {one.get("type"): one for one in (old if isinstance(old, list) else ()) if isinstance(one, dict)}
+    listed = [one for one in (old if isinstance(old, list) else ()) if isinstance(one, dict)]
+    before = {kind: one for one in listed if isinstance(kind := one.get("type"), str)}
     told: list[dict[str, object]] = []
     for name, condition in conditions.items():
         holds = str(condition.holds)

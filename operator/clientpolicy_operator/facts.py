@@ -10,6 +10,7 @@ from enum import Enum
 from authz.policy import ClientPolicy, FieldError
 
 Document = Mapping[str, object]  # a decoded JSON object
+Key = tuple[str, str]  # namespace and name of a ClientPolicy
 
 
 class Flaw(Enum):
@@ -76,6 +77,7 @@ class Entry:
     not_after: datetime
     ca_sha256: str
     recorded: datetime
+    namespace: str = ""  # of the object
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +120,9 @@ class Delegated:
     revision: int = 0
     is_dressed: bool = True  # labels, annotations and owner of its Secret as they should be
     blocked: Blocked | None = None
+    trouble: str = ""  # why another certificate that is due is not there yet
+    renewal: datetime | None = None  # when cert-manager means to renew
+    is_misfit: bool = False  # the Secret is of a type that cert-manager cannot write
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,4 +135,5 @@ class Observed:
     signer: Signer | None = None  # None: the CA is not available, and `signer_trouble` says why
     signer_trouble: str = ""
     delegated: Delegated = Delegated()
+    signed: Held | None = None  # by this very process, recorded, and not stored yet
     failure: Blocked | None = None  # what went wrong in the attempt before this one

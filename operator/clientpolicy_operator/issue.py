@@ -25,6 +25,8 @@ PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 RSA_MIN_BITS: Final = 2048  # NIST SP 800-131A
 RSA_MAX_BITS: Final = 8192  # a larger one costs every handshake
 _CURVES: Final = {256: ec.SECP256R1, 384: ec.SECP384R1}
+CERTIFICATE_MAX_BYTES: Final = 65_536  # of a Secret that others may write: a chain of a dozen
+KEY_MAX_BYTES: Final = 16_384  # RSA with 8192 bits takes 6.4 kB
 _PEM: Final = serialization.Encoding.PEM
 
 
@@ -135,7 +137,8 @@ def build(
 def _subject(names: Names) -> x509.Name:
     parts = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, name) for name in names.organizations]
     if names.common_name is not None:
-        parts.append(x509.NameAttribute(NameOID.COMMON_NAME, names.common_name))
+        # X.520 counts 64 characters, as the policy does; the library's own check counts bytes.
+        parts.append(x509.NameAttribute(NameOID.COMMON_NAME, names.common_name, _validate=False))
     return x509.Name(parts)
 
 
@@ -164,21 +167,33 @@ def leaf_of(certificate: x509.Certificate) -> Leaf:
 
 def read_secret(data: dict[str, bytes], source: Source) -> Leaf | Flaw:
     """Return the certificate that a Secret's data holds, or what is wrong with it."""
-    pem = data.get("tls.crt")
-    if not pem or (source is Source.ISSUED and not data.get("tls.key")):
+    pem, key = data.get("tls.crt"), data.get("tls.key")
+    if not pem or (source is Source.ISSUED and not key):
         return Flaw.MISSING_DATA
+    if len(pem) > CERTIFICATE_MAX_BYTES:
+        return Flaw.INVALID_CERTIFICATE
     try:
         certificate = x509.load_pem_x509_certificate(pem)
+        leaf = leaf_of(certificate)
     except ValueError:
         return Flaw.INVALID_CERTIFICATE
-    if source is Source.ISSUED:
-        try:
-            key = serialization.load_pem_private_key(data["tls.key"], None)
-            if key.public_key() != certificate.public_key():
-                return Flaw.INVALID_KEY_PAIR
-        except (ValueError, TypeError, UnsupportedAlgorithm):
-            return Flaw.INVALID_KEY_PAIR
-    return leaf_of(certificate)
+    return leaf if source is not Source.ISSUED or _is_pair(key or b"", certificate) else Flaw.INVALID_KEY_PAIR
+
+
+def _is_pair(pem: bytes, certificate: x509.Certificate) -> bool:
+    """Tell whether the key is the certificate's; primes are not proven, which takes seconds of a large key."""
+    if len(pem) > KEY_MAX_BYTES:
+        return False
+    try:
+        key = serialization.load_pem_private_key(pem, None, unsafe_skip_rsa_key_validation=True)
+        if isinstance(key, rsa.RSAPrivateKey):
+            numbers = key.private_numbers()
+            p, q, d = numbers.p, numbers.q, numbers.d
+            if p * q != numbers.public_numbers.n or (d % (p - 1), d % (q - 1)) != (numbers.dmp1, numbers.dmq1):
+                return False
+        return key.public_key() == certificate.public_key()
+    except (ValueError, TypeError, ArithmeticError, UnsupportedAlgorithm):
+        return False
 
 
 def pem_of(certificate: x509.Certificate) -> bytes:
@@ -191,6 +206,8 @@ def key_pem(key: PrivateKey) -> bytes:
 
 def read_key(pem: bytes) -> PrivateKey | None:
     """Return the private key, None where it is none of the kinds that we make."""
+    if len(pem) > KEY_MAX_BYTES:
+        return None
     try:
         key = serialization.load_pem_private_key(pem, None)
     except (ValueError, TypeError, UnsupportedAlgorithm):

@@ -6,14 +6,14 @@ plan comes to an end, wherever the one before broke off.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NamedTuple
 
 from authz.policy import ClientPolicy, Source
 from clientpolicy_operator import status, told
 from clientpolicy_operator.conditions import Standing
-from clientpolicy_operator.facts import Blocked, Document, Entry, Held, Observed, Subject, Trouble
+from clientpolicy_operator.facts import Blocked, Delegated, Document, Entry, Held, Observed, Subject, Trouble
 from clientpolicy_operator.issue import request_digest
 from clientpolicy_operator.timing import PATIENCE, reissue_time, renewal_time, retry_time, window
 
@@ -91,10 +91,15 @@ def _issue(subject: Subject, policy: ClientPolicy, observed: Observed, now: date
         if held is not None and not held.is_dressed:
             return Plan((Dress(),), now)
         return _report(subject, observed, Standing(), now)
+    latest = max(observed.entries, key=lambda entry: entry.revision, default=None)
+    mine = observed.signed
+    if mine is not None and latest is not None and mine.revision == latest.revision:
+        fits = why_issue(subject, policy, replace(observed, secret=mine), now) is None
+        if fits:  # to write it failed the last time
+            return Plan((Store(revision=mine.revision),), now)
     blocked = _hindrance(subject, policy, observed, now)
     if blocked is not None:
         return _report(subject, observed, Standing(reason=reason, blocked=blocked), now)
-    latest = max(observed.entries, key=lambda entry: entry.revision, default=None)
     if latest is not None and (until := _others_turn(latest, held, observed.status, now)) is not None:
         return Plan((), until)
     assert observed.signer is not None  # noqa: S101 else it were a hindrance
@@ -113,8 +118,10 @@ def why_issue(subject: Subject, policy: ClientPolicy, observed: Observed, now: d
         return held.flaw.value if held.flaw is not None else "MissingData"
     leaf = held.leaf
     entry = next((one for one in observed.entries if one.sha256 == leaf.sha256), None)
-    if entry is None and told.current_sha256(observed.status) != leaf.sha256:
+    is_told = told.current_sha256(observed.status) == leaf.sha256
+    if entry is None and not is_told:
         return "IncorrectCertificate"  # we never signed it for this object
+    issuer = entry.ca_sha256 if entry is not None else told.current_issuer(observed.status)
     if leaf.not_after <= now:
         return "Expired"
     if told.is_revoked(policy, leaf.sha256, leaf.not_before):
@@ -122,8 +129,8 @@ def why_issue(subject: Subject, policy: ClientPolicy, observed: Observed, now: d
     if held.request != request_digest(policy):
         return "RequestChanged"
     signer = observed.signer
-    issuer = entry.ca_sha256 if entry is not None else told.current_issuer(observed.status)
-    if signer is not None and issuer != signer.sha256 and reissue_time(signer, subject.uid) <= now:
+    is_of_before = signer is not None and issuer != signer.sha256 and reissue_time(signer, subject.uid) <= now
+    if is_of_before or issuer is None:  # none: cert-manager's, from when there was an issuerRef
         return "IncorrectIssuer"
     renewal = renewal_time(policy, leaf, subject.uid, signer)
     return "Renewing" if renewal is not None and renewal <= now else None
@@ -135,9 +142,13 @@ def _hindrance(subject: Subject, policy: ClientPolicy, observed: Observed, now: 
     if observed.signer is None:
         return Blocked(trouble=Trouble.CA_UNAVAILABLE, message=observed.signer_trouble)
     if window(policy, observed.signer, now) is None:
-        told = "a certificate signed now would be refused: see revocation.issuedBefore, validity and the CA's end"
-        return Blocked(trouble=Trouble.OUTSIDE_VALIDITY, message=told)
+        return _outside_validity()
     return None
+
+
+def _outside_validity() -> Blocked:
+    message = "a certificate signed now would be refused: see revocation.issuedBefore, validity and the CA's end"
+    return Blocked(trouble=Trouble.OUTSIDE_VALIDITY, message=message)
 
 
 def _others_turn(latest: Entry, held: Held | None, said: Document, now: datetime) -> datetime | None:
@@ -154,20 +165,36 @@ def _revisions(observed: Observed) -> list[int]:
 
 
 def _delegate(subject: Subject, policy: ClientPolicy, observed: Observed, now: datetime) -> Plan:
-    made = observed.delegated
-    if made.blocked is not None:
-        return _report(subject, observed, Standing(blocked=made.blocked), now)
+    made, secret = observed.delegated, observed.secret
+    is_unseen = isinstance(secret, Blocked) and secret.trouble is Trouble.FORBIDDEN
+    blocked = secret if isinstance(secret, Blocked) and is_unseen else made.blocked
+    if blocked is not None:
+        return _report(subject, observed, Standing(blocked=blocked), now)
     request = request_digest(policy)
     if made.asked != request:
         return Plan((Delegate(request=request),), now)
-    if made.leaf is None:
-        blocked = Blocked(trouble=Trouble.ISSUER_NOT_READY, message=made.message)
-        return _report(subject, observed, Standing(reason="DoesNotExist", blocked=blocked), now)
-    if told.is_revoked(policy, made.leaf.sha256, made.leaf.not_before):
+    if made.is_misfit:
         return Plan((Discard(),), retry_time(now, 1))
-    if not made.is_dressed:
+    if made.leaf is not None and told.is_revoked(policy, made.leaf.sha256, made.leaf.not_before):
+        issued_before = policy.spec.revocation.issued_before
+        if issued_before is None or issued_before <= now:
+            return Plan((Discard(),), retry_time(now, 1))
+        return _report(subject, observed, Standing(reason="Revoked", blocked=_outside_validity()), now)
+    if made.leaf is not None and not made.is_dressed:
         return Plan((Dress(),), now)
-    return _report(subject, observed, Standing(), now)
+    return _report(subject, observed, _delegated(made, now), now)
+
+
+def _delegated(made: Delegated, now: datetime) -> Standing:
+    """Return how issuing stands, in cert-manager's words."""
+    waits = Blocked(trouble=Trouble.ISSUER_NOT_READY, message=made.message)
+    if made.leaf is None:
+        return Standing(reason="DoesNotExist", blocked=waits)
+    if made.leaf.not_after <= now:
+        return Standing(reason="Expired", blocked=waits)
+    if made.trouble:
+        return Standing(reason="Renewing", blocked=replace(waits, message=made.trouble))
+    return Standing()
 
 
 def _report(subject: Subject, observed: Observed, standing: Standing, now: datetime) -> Plan:

@@ -4,36 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from authz.policy import ClientPolicy, Source, parse
 from authz.policy.ceilings import beyond
 from clientpolicy_operator import clock, told
-from clientpolicy_operator.agenda import Key
-from clientpolicy_operator.api import Api, ApiError, Conflict, Forbidden, NotFound, Refused, core_path, policies_path
+from clientpolicy_operator.api import Api, Conflict, Forbidden, NotFound, Refused, core_path, policies_path
 from clientpolicy_operator.authority import sign
 from clientpolicy_operator.book import Book
-from clientpolicy_operator.certmanager import certificate_body, certificate_path, delegated
-from clientpolicy_operator.facts import Blocked, Delegated, Document, Entry, Held, Observed, Subject, Trouble
+from clientpolicy_operator.certmanager import certificate_body, certificate_path, delegated, is_for
+from clientpolicy_operator.facts import Blocked, Delegated, Document, Entry, Held, Key, Observed, Subject, Trouble
 from clientpolicy_operator.issue import (
-    BadCsr,
-    PrivateKey,
-    PublicKey,
     build,
-    generate_key,
     key_pem,
     leaf_of,
     pem_of,
-    public_key_of,
-    read_key,
     request_digest,
 )
+from clientpolicy_operator.keys import csr_fault, is_compromised, key_for
 from clientpolicy_operator.pace import Pace
 from clientpolicy_operator.plan import Action, Delegate, Discard, Dress, Plan, Record, Report, Store, plan
 from clientpolicy_operator.roster import Roster
-from clientpolicy_operator.secret import body, data_of, dress, held
+from clientpolicy_operator.secret import body, dress, held
 from clientpolicy_operator.settings import Settings
 from clientpolicy_operator.tell import Events
 from clientpolicy_operator.trust import Trust
@@ -51,7 +45,19 @@ class _View:
     version: str
     secret: Document | None = None
     certificate: Document | None = None
-    signed: dict[int, dict[str, bytes]] = field(default_factory=dict)  # files of a revision, not yet stored
+
+
+@dataclass(slots=True)
+class _Visit:
+    failure: Blocked | None = None  # of the round before
+    has_delegated: bool = False
+
+
+class _Signed(NamedTuple):
+    """A certificate that is in the ledger and in no Secret yet."""
+
+    held: Held
+    files: dict[str, bytes]
 
 
 class Reconciler:
@@ -66,6 +72,7 @@ class Reconciler:
         self._ceilings = settings.ceilings
         self._poll = settings.certificates.poll
         self._pace = Pace(settings.certificates.signings_per_second)
+        self._signed: dict[str, _Signed] = {}  # by UID
         self.signings: dict[str, int] = {}  # by why
 
     async def visit(self, key: Key) -> datetime | None:
@@ -74,29 +81,41 @@ class Reconciler:
         Raises:
             ApiError: the API server is away, or nothing of this object may be read or written.
         """
-        failure: Blocked | None = None
+        visit = _Visit()
         for _ in range(ROUNDS_MAX):
-            view = await self._look(key)
-            if view is None:
-                self._roster.forget(key)
-                return None
             try:
-                planned, observed = await self._plan(view, failure)
-                if not planned.actions:
-                    return self._again(view.subject, planned)
-                await self._act(view, observed, planned.actions)
+                done = await self._round(key, visit)
             except Conflict:
-                failure = None  # somebody else wrote first
+                visit.failure = None  # somebody else wrote first
                 continue
             except (Forbidden, Refused) as fault:
-                if failure is not None:
+                if visit.failure is not None:
                     raise  # even to report it failed
                 trouble = Trouble.FORBIDDEN if isinstance(fault, Forbidden) else Trouble.REFUSED
-                failure = Blocked(trouble=trouble, message=str(fault))
+                visit.failure = Blocked(trouble=trouble, message=str(fault))
                 continue
-            if failure is not None:  # reported
-                return planned.again
+            if done is not None:
+                return done.again
         return clock.now() + LATER
+
+    async def _round(self, key: Key, visit: _Visit) -> Plan | None:
+        """Look, plan, act; return what it came to, None where it is to be looked at again."""
+        before = self._roster.get(key)
+        view = await self._look(key)
+        if view is None:
+            if self._roster.get(key) is before:  # else a namesake has come meanwhile
+                self._roster.forget(key)
+            return Plan()
+        planned, observed = await self._plan(view, visit.failure)
+        if not planned.actions:
+            self._signed.pop(view.subject.uid, None)
+            return Plan((), self._again(view.subject, planned))
+        if any(isinstance(action, Delegate) for action in planned.actions):
+            if visit.has_delegated:
+                raise Refused("the Certificate does not stay as it was asked for: something changes it")
+            visit.has_delegated = True
+        await self._act(view, observed, planned.actions)
+        return planned if visit.failure is not None else None  # a failure that is reported is all there is to do
 
     def _again(self, subject: Subject, planned: Plan) -> datetime | None:
         """cert-manager may make another certificate whenever it likes, and nobody tells us."""
@@ -126,7 +145,7 @@ class Reconciler:
             errors=read if not isinstance(read, ClientPolicy) else (),
             beyond=beyond(policy, self._ceilings) if policy is not None else (),
             conflict=self._roster.conflict(key),
-            csr_fault=_csr_fault(policy),
+            csr_fault=csr_fault(policy),
         )
         return _View(subject, told.map_of(found.get("status")), str(metadata.get("resourceVersion", "")))
 
@@ -143,6 +162,9 @@ class Reconciler:
                     secret = Blocked(trouble=Trouble.FORBIDDEN, message=str(forbidden))
                 else:
                     secret = held(view.secret, subject, policy)
+                    if is_compromised(policy, view.secret) and subject.csr_fault is None:
+                        fault = "its key is that of a certificate that was revoked for KeyCompromise; send another csr"
+                        subject = view.subject = replace(subject, csr_fault=fault)
             if wanted.issuer_ref is not None:
                 path = certificate_path(subject.namespace, told.secret_name(subject.name, policy))
                 view.certificate = await self._api.get(path)
@@ -154,6 +176,7 @@ class Reconciler:
             signer=self._trust.signer,
             signer_trouble=self._trust.trouble,
             delegated=made,
+            signed=mine.held if (mine := self._signed.get(subject.uid)) is not None else None,
             failure=failure,
         )
         return plan(subject, observed, clock.now()), observed
@@ -203,7 +226,8 @@ class Reconciler:
             raise Conflict("the CA has changed")
         await self._pace.wait()
         root = authority.active
-        key, private = await asyncio.to_thread(_key_for, policy, view.secret)
+        kept = view.secret if action.reason != "Revoked" else None  # whatever it was revoked for, a new key is safe
+        key, private = await asyncio.to_thread(key_for, policy, kept)
         serial = int.from_bytes(secrets.token_bytes(16)) >> 1  # RFC 5280 section 4.1.2.2; CA/Browser: 64 bits and more
         certificate = sign(root, build(policy, key, serial=serial, window=action.window))
         leaf = leaf_of(certificate)
@@ -215,20 +239,22 @@ class Reconciler:
             not_after=leaf.not_after,
             ca_sha256=root.sha256,
             recorded=clock.now().replace(microsecond=0),
+            namespace=view.subject.namespace,
         )
         await self._book.record(view.subject.uid, entry)
         files = {"tls.crt": pem_of(certificate), "ca.crt": pem_of(root.certificate)}
-        view.signed[action.revision] = files | ({"tls.key": key_pem(private)} if private is not None else {})
+        files |= {"tls.key": key_pem(private)} if private is not None else {}
+        held = Held(leaf=leaf, request=request_digest(policy), revision=action.revision)
+        self._signed[view.subject.uid] = _Signed(held, files)
         self.signings[action.reason] = self.signings.get(action.reason, 0) + 1
 
     async def _store(self, view: _View, policy: ClientPolicy, action: Store) -> None:
         """Swap key and certificate in one write; the Secret is the one that was seen, or was not there."""
         subject, old = view.subject, view.secret
-        if told.current_sha256(view.status) is not None and told.current_issuer(view.status) is None:
-            await self._dismiss_cert_manager(subject, policy)
+        await self._dismiss_cert_manager(subject, policy)
         wanted = body(
             old, subject, policy,
-            files=view.signed[action.revision], request=request_digest(policy), revision=action.revision,
+            files=self._signed[subject.uid].files, request=request_digest(policy), revision=action.revision,
         )  # fmt: skip
         if old is not None and old.get("type") != wanted["type"]:  # a Secret's type is for good
             await self._api.delete(self._secret_path(subject, policy), uid=str(map_metadata(old).get("uid")))
@@ -251,8 +277,9 @@ class Reconciler:
             if view.certificate is None:
                 await self._api.create(certificate_path(subject.namespace), wanted)
             else:
-                version = map_metadata(view.certificate).get("resourceVersion")
-                wanted["metadata"]["resourceVersion"] = version
+                old = map_metadata(view.certificate)  # others' labels and annotations stay
+                notes = {**told.map_of(old.get("annotations")), **wanted["metadata"]["annotations"]}
+                wanted["metadata"] = old | wanted["metadata"] | {"annotations": notes}
                 await self._api.replace(certificate_path(subject.namespace, name), wanted)
         except NotFound:
             raise Refused(
@@ -264,43 +291,13 @@ class Reconciler:
         path = certificate_path(subject.namespace, told.secret_name(subject.name, policy))
         try:
             found = await self._api.get(path)
-        except ApiError:
+        except Forbidden:  # who may not read it did not make it
             return
-        if found is not None and delegated(found, None, subject, policy).blocked is None:
+        if found is not None and is_for(found, subject):
             await self._api.delete(path, uid=str(map_metadata(found).get("uid")))
 
     def _secret_path(self, subject: Subject, policy: ClientPolicy) -> str:
         return core_path(subject.namespace, "secrets", told.secret_name(subject.name, policy))
-
-
-def _key_for(policy: ClientPolicy, old: Document | None) -> tuple[PublicKey, PrivateKey | None]:
-    """Return the key to certify, and its private half where it is ours."""
-    certificate = policy.spec.certificate
-    if certificate.csr is not None:
-        return public_key_of(certificate.csr), None
-    kept = (
-        read_key(data_of(old or {}).get("tls.key", b"")) if certificate.private_key.rotation_policy == "Never" else None
-    )
-    if kept is not None and _fits(kept, policy):
-        return kept.public_key(), kept
-    made = generate_key(policy)
-    return made.public_key(), made
-
-
-def _fits(key: PrivateKey, policy: ClientPolicy) -> bool:
-    wanted = policy.spec.certificate.private_key
-    is_rsa = wanted.algorithm == "RSA"
-    return hasattr(key, "curve") is not is_rsa and key.key_size == wanted.size
-
-
-def _csr_fault(policy: ClientPolicy | None) -> str | None:
-    if policy is None or policy.spec.certificate.csr is None:
-        return None
-    try:
-        public_key_of(policy.spec.certificate.csr)
-    except BadCsr as bad:
-        return str(bad)
-    return None
 
 
 def map_metadata(found: Document) -> dict[str, Any]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypedDict
 
-from authz.policy import ClientPolicy, Source, parse
+from authz.policy import ClientPolicy, Revocation, Source, parse
 from authz.policy.ceilings import Ceiling, beyond
 from authz.policy.claims import Claim, Claimant, claims_of, conflicts
 from clientpolicy_operator import told
-from clientpolicy_operator.agenda import Key
-from clientpolicy_operator.facts import Document
+from clientpolicy_operator.conditions import TYPES
+from clientpolicy_operator.facts import Document, Key
 from clientpolicy_operator.told import condition_of, map_of, when_of
 
 
@@ -33,13 +35,14 @@ class Known:
     name: str  # namespace/name
     uid: str
     generation: int
+    observed: int  # the generation that the status is about
     version: str
     created: str
     wanted: Wanted
     issued: frozenset[str]  # fingerprints of its certificates that the status tells of
     not_after: datetime | None  # of the current one
     renewal: datetime | None
-    ready: tuple[str, str]  # status and reason
+    conditions: tuple[tuple[str, str], ...]  # type and status, as conditions.TYPES has them
     ca_sha256: str | None
 
     @property
@@ -49,6 +52,10 @@ class Known:
     @property
     def competing(self) -> frozenset[Claim]:
         return self.wanted.claims | {("fingerprint", sha256) for sha256 in self.issued}
+
+    @property
+    def is_ready(self) -> bool:
+        return ("Ready", "True") in self.conditions
 
     @property
     def uses_ca(self) -> bool:
@@ -64,6 +71,7 @@ class Roster:
         self._claimed: defaultdict[Claim, set[Key]] = defaultdict(set)
         self._losers: dict[str, tuple[str, Claim]] = {}
         self._is_stale = False
+        self._shared: dict[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]] = {}  # few differ among thousands
         self.on_fortune: Callable[[Key], object] = lambda key: None  # noqa: ARG005 set by whoever wants to know
         self.is_complete = False  # holds every object there is, at least once
 
@@ -86,8 +94,8 @@ class Roster:
         key = str(metadata.get("namespace")), str(metadata.get("name"))
         before = self._known.get(key)
         version = str(metadata.get("resourceVersion", ""))
-        if before is not None and before.version == version:
-            return False
+        if before is not None and not _is_newer(version, before.version):
+            return False  # of a namesake that is gone, too
         known = self._read(document, metadata, before)
         self._known[key] = known
         self._claim(key, before, known)
@@ -97,13 +105,6 @@ class Roster:
         before = self._known.pop(key, None)
         if before is not None:
             self._claim(key, before, None)
-
-    def prune(self, present: Iterable[Key]) -> list[Key]:
-        """Forget all others; return them."""
-        gone = self._known.keys() - set(present)
-        for key in gone:
-            self.forget(key)
-        return list(gone)
 
     def conflict(self, key: Key) -> tuple[str, str] | None:
         """Return to whom this one loses, and what both claim."""
@@ -127,42 +128,45 @@ class Roster:
         uid, generation = str(metadata.get("uid")), told.int_of(metadata.get("generation"))
         status = map_of(document.get("status"))
         certificate = map_of(status.get("certificate"))
-        ready = condition_of(status, "Ready")
+        conditions = tuple((name, str(condition_of(status, name).get("status", "Unknown"))) for name in TYPES)
         issued = {told.current_sha256(status), *(str(one.get("sha256", "")) for one in told.previous_of(status))}
         is_same = before is not None and (before.uid, before.generation) == (uid, generation)
         return Known(
             name=f"{metadata.get('namespace')}/{metadata.get('name')}",
             uid=uid,
             generation=generation,
+            observed=told.int_of(status.get("observedGeneration")),
             version=str(metadata.get("resourceVersion", "")),
             created=str(metadata.get("creationTimestamp", "")),
-            wanted=before.wanted if before is not None and is_same else self._wanted(document),
+            wanted=before.wanted if before is not None and is_same else self._wanted(document, before, uid),
             issued=frozenset(filter(None, issued)),
             not_after=when_of(certificate, "notAfter"),
             renewal=when_of(certificate, "renewalTime"),
-            ready=(str(ready.get("status", "Unknown")), str(ready.get("reason", ""))),
+            conditions=self._shared.setdefault(conditions, conditions),
             ca_sha256=told.current_issuer(status),
         )
 
-    def _wanted(self, document: Document) -> Wanted:
+    def _wanted(self, document: Document, before: Known | None, uid: str) -> Wanted:
         policy = parse(document)
-        if not isinstance(policy, ClientPolicy):
-            return Wanted()
-        revocation = policy.spec.revocation
-        return Wanted(
-            claims=frozenset() if beyond(policy, self._ceilings) else claims_of(policy),
-            source=policy.spec.certificate.source,
-            revoked=tuple((one.sha256, one.reason, one.time) for one in revocation.fingerprints),
-            issued_before=revocation.issued_before,
-        )
+        if isinstance(policy, ClientPolicy):
+            return Wanted(
+                claims=frozenset() if beyond(policy, self._ceilings) else claims_of(policy),
+                source=policy.spec.certificate.source,
+                **_revoked(policy.spec.revocation),
+            )
+        try:  # what it revokes holds, whatever else is wrong
+            raw = json.dumps(map_of(document.get("spec")).get("revocation", {}))
+            return Wanted(**_revoked(Revocation.model_validate_json(raw)))
+        except (TypeError, ValueError, RecursionError):
+            was = before.wanted if before is not None and before.uid == uid else Wanted()
+            return Wanted(revoked=was.revoked, issued_before=was.issued_before)
 
     def _claim(self, key: Key, before: Known | None, after: Known | None) -> None:
         """Keep the index of claims; only where one is shared does anything need judging."""
+        if before is not None and after is not None and before.claimant == after.claimant:
+            return
         old = before.competing if before is not None else frozenset()
         new = after.competing if after is not None else frozenset()
-        is_same_age = before is not None and after is not None and before.created == after.created
-        if old == new and is_same_age:
-            return
         for claim in old | new:
             self._is_stale |= bool(self._claimed.get(claim, set()) - {key})
         for claim in old - new:
@@ -171,3 +175,20 @@ class Roster:
                 del self._claimed[claim]
         for claim in new:
             self._claimed[claim].add(key)
+
+
+class _Revoked(TypedDict):
+    revoked: tuple[tuple[str, str, datetime | None], ...]
+    issued_before: datetime | None
+
+
+def _revoked(revocation: Revocation) -> _Revoked:
+    listed = tuple((one.sha256, one.reason, one.time) for one in revocation.fingerprints)
+    return {"revoked": listed, "issued_before": revocation.issued_before}
+
+
+def _is_newer(version: str, than: str) -> bool:
+    """Compare resourceVersions, which rise like numbers; a list may bring what a watch has overtaken (KEP-5504)."""
+    if version.isdecimal() and than.isdecimal():
+        return int(version) > int(than)
+    return version != than

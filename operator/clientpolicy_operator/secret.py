@@ -15,7 +15,7 @@ from clientpolicy_operator.told import map_of, secret_name
 OWNER: Final = "authz.healthtech.dev/policy-uid"
 REQUEST: Final = "authz.healthtech.dev/request"
 REVISION: Final = "authz.healthtech.dev/revision"
-_LABELS: Final = {"app.kubernetes.io/managed-by": "clientpolicy"}
+LABELS: Final = {"app.kubernetes.io/managed-by": "clientpolicy"}
 
 
 def secret_type(policy: ClientPolicy) -> str:
@@ -65,16 +65,20 @@ def is_dressed(metadata: Document, subject: Subject, policy: ClientPolicy) -> bo
 def dress(metadata: Document, subject: Subject, policy: ClientPolicy) -> dict[str, Any]:
     """Return labels, annotations and owners as they should be; what others added stays."""
     template = policy.spec.certificate.secret_template
-    others = [one for one in _owners(metadata) if one.get("uid") != subject.uid]
+    owners = _owners(metadata)
+    others = [one for one in owners if one.get("uid") != subject.uid]
+    # cert-manager, if it was told to, controls its Secrets; there is one controller at most.
+    ours = owner_reference(subject) | {"controller": not any(one.get("controller") is True for one in others)}
+    placed = [ours if one.get("uid") == subject.uid else one for one in owners]
     keeps = policy.spec.certificate.secret_deletion_policy == "Retain"
     return {
-        "labels": {**map_of(metadata.get("labels")), **template.labels, **_LABELS},
+        "labels": {**map_of(metadata.get("labels")), **template.labels, **LABELS},
         "annotations": {
             **map_of(metadata.get("annotations")),
             **template.annotations,
             **_ours(metadata, subject),
         },
-        "ownerReferences": others if keeps else [*others, owner_reference(subject)],
+        "ownerReferences": others if keeps else placed if ours in placed else [*others, ours],
     }
 
 

@@ -5,11 +5,22 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StringConstraints,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from authz.policy.ceilings import Ceiling
 from authz.policy.duration import parse_duration
+from authz.policy.fields import each_once
+from clientpolicy_operator.authority import CRL_LIFE
 
 Namespace = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$")]
 CA_NAME: Final = "clientpolicy-ca"
@@ -17,16 +28,27 @@ TRUST_NAME: Final = "clientpolicy-trust"
 LEASE_NAME: Final = "clientpolicy-operator"
 
 
+DURATION_MAX: Final = timedelta(hours=876_000)  # X.509 ends with the year 9999
+
+
 def _duration(value: object) -> timedelta:
     if not isinstance(value, str):
         raise ValueError("expected a duration such as 90s, 15m or 24h")  # noqa: TRY004 pydantic collects ValueError
-    return timedelta(microseconds=parse_duration(value))
+    length_us = parse_duration(value)
+    if length_us > DURATION_MAX / timedelta(microseconds=1):
+        raise ValueError("expected at most 876000h, a hundred years")
+    return timedelta(microseconds=length_us)
 
 
 def _at_least_a_second(value: timedelta) -> timedelta:
     if value < timedelta(seconds=1):
         raise ValueError("expected at least 1s")
     return value
+
+
+def _as_written(value: object) -> object:
+    """Return the word that a person wrote: YAML reads on and off as booleans."""
+    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
 
 def _address(value: str) -> str:
@@ -51,12 +73,13 @@ class Listen(_Model):
 class Watch(_Model):
     """Which ClientPolicies are this operator's; none named: all in the cluster."""
 
-    namespaces: Annotated[tuple[Namespace, ...], Field(max_length=1000)] = ()
+    namespaces: Annotated[tuple[Namespace, ...], Field(max_length=1000), AfterValidator(each_once)] = ()
     timeout: Interval = timedelta(minutes=5)  # a watch is opened anew that often, so that lost rights show
+    silence: Interval = timedelta(seconds=70)  # the API server sends a bookmark about once a minute
 
 
 class Leader(_Model):
-    election: Literal["auto", "on", "off"] = "auto"  # auto: in a cluster
+    election: Annotated[Literal["auto", "on", "off"], BeforeValidator(_as_written)] = "auto"  # auto: in a cluster
     lease: Interval = timedelta(seconds=15)
 
 
@@ -71,16 +94,24 @@ class Authority(_Model):
     crl_refresh: Interval = timedelta(hours=1)
 
     @model_validator(mode="after")
-    def _outlives_its_renewal(self) -> Self:
+    def _fits_together(self) -> Self:
+        faults = []
         if not timedelta(hours=2) <= self.life or not self.renew_before < self.life:
-            raise ValueError("life is at least 2h, and longer than renewBefore")
+            faults.append("life is at least 2h, and longer than renewBefore")
+        if not self.propagation + self.spread < self.renew_before:
+            faults.append("renewBefore is longer than propagation and spread, or leaves end before they are re-issued")
+        if not self.crl_refresh <= CRL_LIFE / 2:
+            most = CRL_LIFE / 2 // timedelta(hours=1)
+            faults.append(f"crlRefresh is at most {most}h, because a CRL that has ended refuses every client")
+        if faults:
+            raise ValueError("; ".join(faults))
         return self
 
 
 class Trust(_Model):
     """Where else than in the operator's namespace ca.crt and ca.crl are published."""
 
-    namespaces: Annotated[tuple[Namespace, ...], Field(max_length=1000)] = ()
+    namespaces: Annotated[tuple[Namespace, ...], Field(max_length=1000), AfterValidator(each_once)] = ()
 
 
 class Certificates(_Model):

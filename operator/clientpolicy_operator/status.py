@@ -6,17 +6,19 @@ authz trusts the fingerprints that stand here, so they are told only of certific
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from authz.policy import ClientPolicy, Source
 from authz.policy.limits import CalendarLimit, Limit
 from clientpolicy_operator.conditions import Standing, conditions_of, timed
 from clientpolicy_operator.facts import Document, Held, Leaf, Observed, Subject, Trouble
-from clientpolicy_operator.timing import reissue_time, renewal_time, retry_time
-from clientpolicy_operator.told import int_of, is_revoked, map_of, previous_of, secret_name, text, when_of
+from clientpolicy_operator.timing import BACKOFF_FIRST, reissue_time, renewal_time, retry_time
+from clientpolicy_operator.told import condition_of, int_of, is_revoked, map_of, previous_of, secret_name, text, when_of
 
 PREVIOUS_MAX: Final = 4
+ATTEMPTS_MAX: Final = 2**31 - 1  # what the CRD's int32 holds
+LOOK_MAX: Final = timedelta(minutes=5)  # between two looks at what somebody else has to mend
 
 
 def report(subject: Subject, observed: Observed, standing: Standing, now: datetime) -> dict[str, object]:
@@ -38,21 +40,26 @@ def next_change(
     subject: Subject, observed: Observed, told: Document, standing: Standing, now: datetime
 ) -> datetime | None:
     """Return when something is due by itself; None where only an edit or another's hand changes anything."""
-    if standing.blocked is not None:
-        if standing.blocked.trouble is Trouble.CSR_INVALID:
-            return None
-        attempts = max(1, int_of(map_of(told.get("certificate")).get("failedIssuanceAttempts")))
-        return retry_time(now, attempts)
     if subject.policy is None or not subject.is_accepted:
         return None
     certificate = map_of(told.get("certificate"))
     due = [when for when in (when_of(certificate, name) for name in ("renewalTime", "notAfter")) if when is not None]
     due += [when for one in previous_of(told) if (when := when_of(one, "notAfter")) is not None]
+    if standing.blocked is not None and standing.blocked.trouble is not Trouble.CSR_INVALID:
+        due += [when for when in (_again(told, standing, now), subject.policy.spec.revocation.issued_before) if when]
     signer = observed.signer
     if signer is not None and certificate.get("caSha256") not in (None, signer.sha256):
         due.append(reissue_time(signer, subject.uid))
     ahead = [when for when in due if when > now]
     return min(ahead, default=None)
+
+
+def _again(told: Document, standing: Standing, now: datetime) -> datetime:
+    """Return when to try again: after failures by their number, else the more rarely the longer it has lasted."""
+    if standing.is_failure:
+        return retry_time(now, int_of(map_of(told.get("certificate")).get("failedIssuanceAttempts")))
+    since = when_of(condition_of(told, "Issuing"), "lastTransitionTime") or now
+    return now + min(max(now - since, BACKOFF_FIRST), LOOK_MAX)
 
 
 def _certificate(subject: Subject, observed: Observed, standing: Standing, now: datetime) -> dict[str, object]:
@@ -70,17 +77,24 @@ def _certificate(subject: Subject, observed: Observed, standing: Standing, now: 
                 "lastFailureTime": old.pop("lastFailureTime", None)}  # fmt: skip
     if standing.is_failure:
         attempts = {
-            "failedIssuanceAttempts": int_of(attempts["failedIssuanceAttempts"]) + 1,
+            "failedIssuanceAttempts": min(int_of(attempts["failedIssuanceAttempts"]) + 1, ATTEMPTS_MAX),
             "lastFailureTime": text(now),
         }
     elif standing.blocked is None:
         attempts = {}
     leaf = _leaf(policy, observed)
-    if leaf is not None and standing.reason is None and (standing.blocked is None or old.get("sha256") == leaf.sha256):
+    if leaf is not None and _is_current(policy, standing, leaf, old):
         old = _current(subject, policy, observed, leaf, old)
     previous = _previous(policy, observed.status, str(old.get("sha256", "")), now)
     old.pop("previous", None)
     return {**old, **({"previous": previous} if previous else {}), **{k: v for k, v in attempts.items() if v}}
+
+
+def _is_current(policy: ClientPolicy, standing: Standing, leaf: Leaf, old: Mapping[str, object]) -> bool:
+    """Tell whether the status is to speak of this certificate: it is good, or already spoken of and nothing is due."""
+    if policy.spec.certificate.issuer_ref is not None:  # whatever cert-manager does next, this is what it made
+        return not is_revoked(policy, leaf.sha256, leaf.not_before)
+    return standing.reason is None and (standing.blocked is None or old.get("sha256") == leaf.sha256)
 
 
 def _leaf(policy: ClientPolicy, observed: Observed) -> Leaf | None:
@@ -98,7 +112,7 @@ def _current(
         entry.ca_sha256 if entry is not None else (old.get("caSha256") if old.get("sha256") == leaf.sha256 else None)
     )
     if wanted.issuer_ref is not None:
-        revision, issuer, renewal = observed.delegated.revision, None, None
+        revision, issuer, renewal = observed.delegated.revision, None, observed.delegated.renewal
     else:
         revision = observed.secret.revision if isinstance(observed.secret, Held) else 0
         renewal = renewal_time(policy, leaf, subject.uid, observed.signer)

@@ -12,20 +12,20 @@ from authz.policy import API_VERSION, KIND
 from clientpolicy_operator import clock
 from clientpolicy_operator.api import Api, ApiError, core_path
 from clientpolicy_operator.facts import Document, Subject
-from clientpolicy_operator.told import condition_of, current_revision, map_of, text
+from clientpolicy_operator.told import condition_of, current_revision, current_sha256, map_of, previous_of, text
 
 logger = logging.getLogger(__name__)
 
 WAITING_MAX: Final = 1_000
-_MESSAGE_MAX: Final = 1_000  # an Event holds 1024 bytes of it
+_MESSAGE_MAX_BYTES: Final = 1_000  # an Event holds 1024 of it
 
 
 def transitions(before: Document, after: Document) -> Iterator[tuple[str, str, str]]:
     """Yield (type, reason, message) of the events that a change is worth: flips, and new certificates."""
-    revision = current_revision(after)
-    if revision > current_revision(before):
+    known = {current_sha256(before), *(one.get("sha256") for one in previous_of(before)), None}
+    if current_sha256(after) not in known:
         end = map_of(after.get("certificate")).get("notAfter")
-        yield "Normal", "Issued", f"certificate {revision}, valid until {end}"
+        yield "Normal", "Issued", f"certificate {current_revision(after)}, valid until {end}"
     for name in ("Accepted", "CertificateReady", "Ready"):
         was, now = condition_of(before, name), condition_of(after, name)
         is_news = now.get("status") != was.get("status") or (
@@ -71,10 +71,11 @@ class Events:
 def _event(subject: Subject, kind: str, reason: str, message: str) -> dict[str, Any]:
     now = text(clock.now())
     return {
-        "metadata": {"generateName": f"{subject.name[:200]}.", "namespace": subject.namespace},
+        "metadata": {"generateName": f"{subject.name[:200].rstrip('-.')}.", "namespace": subject.namespace},
         "involvedObject": {"apiVersion": API_VERSION, "kind": KIND, "name": subject.name,
                            "namespace": subject.namespace, "uid": subject.uid},
-        "type": kind, "reason": reason, "message": message[:_MESSAGE_MAX], "count": 1,
+        "type": kind, "reason": reason, "message": message.encode()[:_MESSAGE_MAX_BYTES].decode(errors="ignore"),
+        "count": 1,
         "firstTimestamp": now, "lastTimestamp": now,
         "source": {"component": "clientpolicy-operator"}, "reportingComponent": "authz.healthtech.dev/operator",
         "reportingInstance": "",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from authz.policy import ClientPolicy
@@ -11,9 +11,11 @@ from clientpolicy_operator.authority import BACKDATED
 from clientpolicy_operator.facts import Leaf, Signer
 
 RENEW_LEFT_PERCENT: Final = 33
+RENEW_LEFT_MAX_PERCENT: Final = 75  # four renewals in a life: the status keeps four certificates besides the current
 SPREAD: Final = 0.05  # of its life a certificate is renewed earlier, at most: an hour's issues stay an hour's renewals
 BACKOFF_FIRST: Final = timedelta(seconds=5)
 BACKOFF_MAX: Final = timedelta(hours=1)
+_MICROSECOND: Final = timedelta(microseconds=1)
 PATIENCE: Final = timedelta(seconds=30)  # for another replica that has signed and not yet stored
 
 
@@ -33,14 +35,17 @@ def window(policy: ClientPolicy, signer: Signer, now: datetime) -> tuple[datetim
     if revocation.issued_before is not None and revocation.issued_before > now:
         return None
     bounds = (now - BACKDATED, revocation.issued_before, validity.not_before, signer.not_before)
-    begin = max(_up(when) for when in bounds if when is not None)
-    ends = (
-        max(begin, now) + timedelta(microseconds=policy.spec.certificate.duration),
-        validity.not_after,
-        signer.not_after,
-    )
-    end = min(when.replace(microsecond=0) for when in ends if when is not None)
-    return (begin, end) if end > max(begin, now) else None
+    begin = max(when for when in bounds if when is not None)
+    end = min(when for when in (validity.not_after, signer.not_after) if when is not None).replace(microsecond=0)
+    if end <= begin:
+        return None
+    begin = _up(begin)
+    left_us = (end - max(begin, now)) // _MICROSECOND
+    if left_us <= 0:
+        return None
+    if policy.spec.certificate.duration < left_us:
+        end = (max(begin, now) + policy.spec.certificate.duration * _MICROSECOND).replace(microsecond=0)
+    return (begin.astimezone(UTC), end.astimezone(UTC))
 
 
 def _up(when: datetime) -> datetime:
@@ -54,13 +59,16 @@ def renewal_time(policy: ClientPolicy, leaf: Leaf, uid: str, signer: Signer | No
     last += [signer.not_after] if signer is not None else []
     if any(leaf.not_after >= end for end in last):
         return None
-    wanted, life = policy.spec.certificate, leaf.not_after - leaf.not_before
+    wanted = policy.spec.certificate
+    begin = min(leaf.not_before + BACKDATED, leaf.not_after)  # since then it has been of use
+    life = leaf.not_after - begin
+    most = life * RENEW_LEFT_MAX_PERCENT / 100
     if wanted.renew_before is not None:
-        left = timedelta(microseconds=wanted.renew_before)
+        left = min(wanted.renew_before, most // _MICROSECOND) * _MICROSECOND
     else:
-        left = life * (wanted.renew_before_percentage or RENEW_LEFT_PERCENT) / 100
+        left = min(life * (wanted.renew_before_percentage or RENEW_LEFT_PERCENT) / 100, most)
     early = (life - left) * SPREAD * fraction(uid)
-    return max(leaf.not_before, leaf.not_after - left - early).replace(microsecond=0)
+    return (leaf.not_after - left - early).replace(microsecond=0)
 
 
 def reissue_time(signer: Signer, uid: str) -> datetime:
@@ -70,4 +78,4 @@ def reissue_time(signer: Signer, uid: str) -> datetime:
 
 def retry_time(now: datetime, attempts: int) -> datetime:
     """Return when to try again after so many failures in a row, at least one."""
-    return now + min(BACKOFF_MAX, BACKOFF_FIRST * (1 << min(attempts - 1, 16)))
+    return now + min(BACKOFF_MAX, BACKOFF_FIRST * (1 << min(max(attempts, 1) - 1, 16)))

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from authz.policy import ClientPolicy
 from clientpolicy_operator.facts import Document
-from clientpolicy_operator.ledger import instant
+from clientpolicy_operator.ledger import REVISION_MAX, instant, instant_text
 
 
 def is_revoked(policy: ClientPolicy, sha256: str, begin: datetime | None) -> bool:
@@ -31,7 +31,8 @@ def current_issuer(status: Document) -> str | None:
 
 
 def current_revision(status: Document) -> int:
-    return int_of(map_of(status.get("certificate")).get("revision"))
+    revision = int_of(map_of(status.get("certificate")).get("revision"))
+    return revision if revision < REVISION_MAX else 0
 
 
 def previous_of(status: Document) -> list[Document]:
@@ -52,7 +53,7 @@ def condition_of(status: Document, name: str) -> Document:
 
 
 def text(when: datetime) -> str:
-    return when.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return instant_text(when)
 
 
 def when_of(values: Document, name: str) -> datetime | None:
@@ -68,4 +69,5 @@ def map_of(value: object) -> Document:
 
 
 def int_of(value: object) -> int:
-    return value if isinstance(value, int) else 0
+    """Return a whole number that is not negative; in JSON true is none."""
+    return value if type(value) is int and value >= 0 else 0

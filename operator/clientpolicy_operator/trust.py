@@ -11,11 +11,13 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from clientpolicy_operator import clock
 from clientpolicy_operator.api import Api, ApiError, Conflict, Forbidden, core_path
 from clientpolicy_operator.authority import (
+    BACKDATED,
     Authority,
     BadAuthority,
     Revoked,
@@ -28,9 +30,11 @@ from clientpolicy_operator.authority import (
     new_root,
 )
 from clientpolicy_operator.book import Book
-from clientpolicy_operator.facts import Document, Signer
+from clientpolicy_operator.facts import Document, Entry, Signer
 from clientpolicy_operator.issue import pem_of
+from clientpolicy_operator.ledger import KEPT_AFTER_END
 from clientpolicy_operator.roster import Known, Roster
+from clientpolicy_operator.secret import data_of
 from clientpolicy_operator.settings import CA_NAME, TRUST_NAME, Settings
 from clientpolicy_operator.told import map_of
 
@@ -39,6 +43,7 @@ logger = logging.getLogger(__name__)
 ANNOTATION: Final = "authz.healthtech.dev/"
 ROTATE: Final = f"{ANNOTATION}rotate"  # set by a person who wants another root; taken away once it is under way
 ORPHANED_AFTER: Final = timedelta(minutes=10)  # a signing that reached no status by then never will
+SKEW_MAX_S: Final = 240.0  # certificates begin five minutes ago (authority.BACKDATED), less what an answer takes
 LABELS: Final = {"app.kubernetes.io/managed-by": "clientpolicy"}
 
 
@@ -49,13 +54,15 @@ class Trust:
         self._api = api
         self._namespace = settings.namespace
         self._published_in = (settings.namespace, *settings.trust.namespaces)
+        self._watched = frozenset(settings.watch.namespaces)  # none: all
         self._times = settings.authority
         self._book = book
         self._roster = roster
         self._secret: Document | None = None
         self._authority: Authority | None = None
         self._lists: dict[str, tuple[x509.CertificateRevocationList, frozenset[str]]] = {}  # by root
-        self.trouble = "not looked at yet"
+        self._trouble = "not looked at yet"
+        self._is_recalled = False
         self.on_change: Callable[[Signer | None, Signer | None], None] = lambda before, after: None  # noqa: ARG005
         self.rotations = 0
         self.publish_failures: dict[str, str] = {}
@@ -65,8 +72,22 @@ class Trust:
         return self._authority
 
     @property
+    def _is_skewed(self) -> bool:
+        """A CRL of the future refuses every client, and so does a root."""
+        return abs(self._api.skew_s) > SKEW_MAX_S
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be signed; "" where it can."""
+        if self._trouble or not self._is_skewed:
+            return self._trouble
+        side = "behind" if self._api.skew_s > 0 else "ahead of"
+        told = f"{abs(self._api.skew_s) / 60:.0f} min {side} the API server's"
+        return f"this operator's clock is {told}: a certificate signed now would begin or end at a wrong time"
+
+    @property
     def signer(self) -> Signer | None:
-        if self._authority is None or self._authority.active.not_after <= clock.now():
+        if self._authority is None or self._authority.active.not_after <= clock.now() or self.trouble:
             return None
         root = self._authority.active
         return Signer(
@@ -88,7 +109,7 @@ class Trust:
         before = self.signer
         try:
             await self._load()
-            if self._authority is not None:
+            if self._authority is not None and not self._is_skewed:
                 await self._advance(self._authority)
         except Conflict:
             await self._load()  # another replica took the step
@@ -96,7 +117,8 @@ class Trust:
         if before != after:
             logger.info("CA", extra={"sha256": after.sha256 if after else None, "trouble": self.trouble})
             self.on_change(before, after)
-        if self._authority is not None:
+        if self._authority is not None and not self._is_skewed:
+            await self._recall(self._authority)
             await self._publish(self._authority)
 
     async def _load(self) -> None:
@@ -116,18 +138,18 @@ class Trust:
             if name.startswith(ANNOTATION)
         }
         try:
-            authority = decode(_bytes(found), notes)
+            authority = decode(data_of(found), notes)
         except BadAuthority as bad:
             self._lose(f"Secret {self._namespace}/{CA_NAME}: {bad}")
             return
         has_ended = authority.active.not_after <= clock.now()  # another root is on its way then
-        self.trouble = f"Secret {self._namespace}/{CA_NAME}: the CA has expired" if has_ended else ""
+        self._trouble = f"Secret {self._namespace}/{CA_NAME}: the CA has expired" if has_ended else ""
         self._secret, self._authority = found, authority
 
     def _lose(self, trouble: str) -> None:
-        if trouble != self.trouble:
+        if trouble != self._trouble:
             logger.error("no CA; certificates that are out stay valid", extra={"error": trouble})
-        self._secret, self._authority, self.trouble = None, None, trouble
+        self._secret, self._authority, self._trouble = None, None, trouble
 
     async def _make(self) -> Document | None:
         """Make the CA, unless there ever was one: it is never silently replaced."""
@@ -135,6 +157,8 @@ class Trust:
         if evidence is not None:
             where = f"Secret {self._namespace}/{CA_NAME}"
             self._lose(f"{where} is gone, but {evidence}: restore it from its backup (docs/operations.md)")
+            return None
+        if self._is_skewed:
             return None
         root = new_root(now=clock.now(), life=self._times.life, serial=_serial())
         body = _secret_body(Authority(active=root), None)
@@ -161,8 +185,11 @@ class Trust:
         assert secret is not None  # noqa: S101 the authority came from it
         wanted = ROTATE in map_of(map_of(secret.get("metadata")).get("annotations"))
         retired = authority.retired.sha256 if authority.retired is not None else None
-        ends = [entry.not_after for _, entry in self._book if entry.ca_sha256 == retired]
         now = clock.now()
+        ends = [entry.not_after for _, entry in self._book if entry.ca_sha256 == retired]
+        ends += [known.not_after for _, known in self._roster if known.ca_sha256 == retired and known.not_after]
+        if retired is not None and (self._book.is_damaged or not self._roster.is_complete):
+            ends.append(now)  # there may be leaves that nobody can tell of just now
         times = self._times
         stepped = advance(
             authority,
@@ -222,27 +249,28 @@ class Trust:
         serials = frozenset(one.serial for one in revoked)
         kept = self._lists.get(root.sha256)
         now = clock.now()
-        if kept is None or kept[1] != serials or kept[0].last_update_utc + self._times.crl_refresh < now:
-            kept = crl(root, revoked, now=now), serials
+        if kept is None or kept[1] != serials or kept[0].last_update_utc + BACKDATED + self._times.crl_refresh < now:
+            kept = crl(root, revoked, now=now, before=kept[0] if kept is not None else None), serials
             self._lists[root.sha256] = kept
         return kept[0].public_bytes(serialization.Encoding.PEM)
 
-    async def recall(self) -> None:
+    async def _recall(self, authority: Authority) -> None:
         """Take up the CRLs that are published, so that a restart writes nothing where nothing has changed."""
-        found = await self._api.get(core_path(self._namespace, "configmaps", TRUST_NAME))
-        text = str(map_of(map_of(found or {}).get("data")).get("ca.crl", ""))
-        if self._authority is None:
+        if self._is_recalled:
             return
+        found = await self._api.get(core_path(self._namespace, "configmaps", TRUST_NAME))
+        self._is_recalled = True
+        text = str(map_of(map_of(found or {}).get("data")).get("ca.crl", ""))
         end = "-----END X509 CRL-----\n"
         for pem in [part + end for part in text.split(end) if part.strip()]:
             try:
                 read = x509.load_pem_x509_crl(pem.encode())
-            except ValueError:
+                for root in authority.roots:
+                    key = root.key.public_key()
+                    if read.issuer == root.certificate.subject and read.is_signature_valid(key):
+                        self._lists[root.sha256] = read, frozenset(f"{one.serial_number:x}" for one in read)
+            except (ValueError, TypeError, UnsupportedAlgorithm):  # somebody edited it: it is written anew
                 continue
-            for root in self._authority.roots:
-                key = root.key.public_key()
-                if read.issuer == root.certificate.subject and read.is_signature_valid(key):
-                    self._lists[root.sha256] = read, frozenset(f"{one.serial_number:x}" for one in read)
 
     def _revoked(self, ca_sha256: str) -> list[Revoked]:
         """Return what a root's CRL lists; nothing while it is not known which policies there are."""
@@ -253,27 +281,27 @@ class Trust:
         known = {one.uid: one for _, one in self._roster}
         listed: dict[str, Revoked] = {}
         for uid, entry in self._book:
-            if entry.ca_sha256 != ca_sha256 or entry.not_after <= now:
+            if entry.ca_sha256 != ca_sha256 or entry.not_after + KEPT_AFTER_END <= now:
                 continue
-            why = _why_revoked(known.get(uid), entry.sha256, entry.not_before, entry.recorded, now)
+            if uid not in known and self._watched and entry.namespace not in self._watched:
+                continue  # not ours to watch any more, and not known to be gone
+            why = _why_revoked(known.get(uid), entry, now)
             if why is not None:
                 since = min(why[0] or entry.recorded, now)
                 listed[entry.serial] = Revoked(entry.serial, since, why[1])
         return sorted(listed.values())
 
 
-def _why_revoked(
-    known: Known | None, sha256: str, begin: datetime, recorded: datetime, now: datetime
-) -> tuple[datetime | None, str] | None:
+def _why_revoked(known: Known | None, entry: Entry, now: datetime) -> tuple[datetime | None, str] | None:
     """Return since when and why a certificate is to be refused, None if it is not."""
     if known is None:
         return None, "CessationOfOperation"
     for revoked, reason, since in known.wanted.revoked:
-        if revoked == sha256:
+        if revoked == entry.sha256:
             return since, reason
-    if known.wanted.issued_before is not None and begin < known.wanted.issued_before:
+    if known.wanted.issued_before is not None and entry.not_before < known.wanted.issued_before:
         return known.wanted.issued_before, "Superseded"
-    if sha256 not in known.issued and recorded + ORPHANED_AFTER < now:
+    if entry.sha256 not in known.issued and entry.recorded + ORPHANED_AFTER < now:
         return None, "Superseded"
     return None
 
@@ -303,10 +331,6 @@ def _shape(authority: Authority) -> dict[str, object]:
         "upcoming": authority.upcoming.sha256 if authority.upcoming else None,
         "retired": authority.retired.sha256 if authority.retired else None,
     }
-
-
-def _bytes(secret: Document) -> dict[str, bytes]:
-    return {name: base64.b64decode(str(value)) for name, value in map_of(secret.get("data")).items()}
 
 
 def _base64(data: bytes) -> str:
