@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import importlib
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +11,11 @@ import pytest
 import redis_server
 from control_plane import ControlPlane
 from hypothesis import settings
+
+# envoy-data-plane's generated classes warn once, on import, of a pydantic form that they still use.
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)
+    importlib.import_module("authz.demo.envoy")
 
 # The machine is shared: an example that takes long is no failure.
 settings.register_profile("default", deadline=None)

@@ -42,7 +42,7 @@ def program(name: str) -> str:
     """Return where a program is; the test that needs it is skipped by name if it is nowhere."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folders = [
-        os.environ.get("CLIENTPOLICY_TEST_BIN", ""),
+        os.environ.get("KUBERNETES_TEST_BIN", ""),
         str(home / "clientpolicy-tests" / "bin"),
         os.environ["PATH"],
     ]
@@ -211,8 +211,8 @@ class ControlPlane:
         return "\n".join((self.folder / f"{name}.log").read_text(errors="replace").splitlines()[-15:])
 
     def stop(self) -> None:
-        for name in reversed(PROGRAMS):
-            self._end(name, signal.SIGTERM)
+        for name in reversed(PROGRAMS):  # an API server would wait for those who watch
+            self._end(name, signal.SIGKILL if name == "kube-apiserver" else signal.SIGTERM)
 
     def stop_api(self, number: signal.Signals = signal.SIGKILL) -> None:
         self._end("kube-apiserver", number)
@@ -256,10 +256,20 @@ class ControlPlane:
         path.write_text(yaml.safe_dump(config))
         return path
 
+    @property
+    def ca(self) -> Path:
+        return self._pki.ca
+
+    @property
+    @cache  # noqa: B019 likewise
+    def admin(self) -> tuple[Path, Path]:
+        """Certificate and key of the administrator."""
+        return self._pki.issue("api", "admin", ("system:masters",))
+
     @cache  # noqa: B019 a control plane lives as long as its tests
     def _tls(self) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=str(self._pki.ca))
-        context.load_cert_chain(*self._pki.issue("api", "admin", ("system:masters",)))
+        context.load_cert_chain(*self.admin)
         return context
 
     def api(
