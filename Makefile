@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 LOCK := deploy/requirements/dev.txt
 STAMP := $(VENV)/.installed
 
-.PHONY: demo setup test check format lint types layers protos lock bench bench-quota clean
+.PHONY: demo setup test check format lint types layers protos lock bench bench-quota bench-operator clean
 
 demo: setup ## watch every request of the walk-through answered as it should
 	$(BIN)/clientpolicy demo
@@ -52,6 +52,11 @@ bench: setup ## CPU and latency of a Check beside an empty gRPC server, with mem
 bench-quota: setup ## CPU of a quota decision in Redis, here and there, beside redis-py in one run
 	@./tests/programs
 	$(BIN)/python tests/bench/quota.py
+
+bench-operator: setup ## 10,000 policies: operator and authz, against a real API server; about 15 minutes
+	@./tests/programs
+	$(BIN)/python tests/bench/scale.py
+	$(BIN)/python tests/bench/authz_policies.py
 
 clean:
 	rm -rf $(VENV) build .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
