@@ -22,7 +22,7 @@ $(STAMP): $(LOCK) pyproject.toml
 
 test: setup ## all tests, on a real Redis and a real Envoy; core and wire covered branch by branch
 	@./tests/programs
-	$(BIN)/coverage run -m pytest $(TESTS)
+	$(BIN)/coverage run -m pytest --durations=12 --durations-min=3 $(TESTS)
 	$(BIN)/coverage report --include='authz/core/*,authz/wire/*' --fail-under=100 --skip-covered
 
 check: setup format lint types layers test ## what CI runs

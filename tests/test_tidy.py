@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -40,6 +41,14 @@ def test_standard_operator_stays_itself() -> None:
     for arguments in (["-c", "import operator; print(operator.__file__)"], ["-m", "pytest", "--version"]):
         run = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
         assert str(ROOT / "operator") not in run.stdout
+
+
+@pytest.mark.parametrize("page", ["SECURITY.md", "docs/operations.md", "docs/clientpolicy.md"])
+def test_tests_that_a_page_names_are_there(page: str) -> None:
+    text = (ROOT / page).read_text()
+    there = {name for path in (ROOT / "tests").rglob("test_*.py") for name, _ in functions(path)}
+    assert set(re.findall(r"`(test_\w+)`", text)) <= there
+    assert [name for name in re.findall(r"`(tests/[\w/.-]+)`", text) if not (ROOT / name).exists()] == []
 
 
 def test_lock_has_hashes_and_no_addresses() -> None:

@@ -56,6 +56,27 @@ class _Stream:
             self.total_bytes, self.heard_s = self.response.content.total_bytes, now_s
 
 
+class _Stopping:
+    """Ends kopf from another thread, whether it runs already or not yet."""
+
+    def __init__(self) -> None:
+        self._is_wanted = False
+        self._stop: Callable[[], object] = lambda: None
+
+    def here(self) -> asyncio.Event:
+        """Return what is set in this loop; for a threading.Event kopf would wait in a thread, without an end."""
+        loop, flag = asyncio.get_running_loop(), asyncio.Event()
+        self._stop = lambda: loop.call_soon_threadsafe(flag.set)
+        if self._is_wanted:
+            flag.set()
+        return flag
+
+    def stop(self) -> None:
+        self._is_wanted = True
+        with suppress(RuntimeError):  # its loop is closed: it has ended
+            self._stop()
+
+
 class Watch:
     """Calls `deliver`, in the loop of whoever runs it, with each event's type (None: listed) and object."""
 
@@ -123,7 +144,7 @@ class Watch:
         """Run kopf in its thread until it ends, or until this is cancelled: then it is stopped."""
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
-        stopping: list[Callable[[], object]] = []  # how to stop it, once it runs
+        stopping = _Stopping()
 
         def work() -> None:
             try:
@@ -139,9 +160,7 @@ class Watch:
         try:
             await self._attend(ended)
         finally:
-            for stop in stopping:
-                with suppress(RuntimeError):  # its loop is closed: it has ended
-                    stop()
+            stopping.stop()
             await self._end(ended)
 
     async def _attend(self, ended: asyncio.Event) -> None:
@@ -165,10 +184,7 @@ class Watch:
         except TimeoutError:
             raise WatchDenied("watching came to a halt and cannot be begun anew in this process") from None
 
-    async def _kopf(self, loop: asyncio.AbstractEventLoop, stopping: list[Callable[[], object]]) -> None:
-        # An event of kopf's own loop: for a threading.Event it would wait in a thread, and not end before that is set.
-        own, stop = asyncio.get_running_loop(), asyncio.Event()
-        stopping.append(lambda: own.call_soon_threadsafe(stop.set))
+    async def _kopf(self, loop: asyncio.AbstractEventLoop, stopping: _Stopping) -> None:
         registry = kopf.OperatorRegistry()
 
         async def login(**_: object) -> kopf.AiohttpSession:
@@ -188,7 +204,7 @@ class Watch:
             standalone=True,
             clusterwide=not self._namespaces,
             namespaces=self._namespaces,
-            stop_flag=stop,
+            stop_flag=stopping.here(),
         )
 
     def _settings(self) -> kopf.OperatorSettings:
