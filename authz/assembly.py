@@ -118,7 +118,7 @@ def _check_tls(tls: Tls | None, mistakes: list[str]) -> None:
     held: list[object] = []
 
     def read_certificate(data: bytes) -> None:
-        certified.append(x509.load_pem_x509_certificates(data)[0].public_key())
+        certified.append(read_authorities(data)[0].public_key())
 
     def read_key(data: bytes) -> None:
         held.append(load_pem_private_key(data, None).public_key())
@@ -132,7 +132,7 @@ def _check_tls(tls: Tls | None, mistakes: list[str]) -> None:
 
 
 def _require_certificates(data: bytes) -> None:
-    x509.load_pem_x509_certificates(data)
+    read_authorities(data)
 
 
 def _require_jwks(data: bytes) -> None:

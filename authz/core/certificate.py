@@ -116,6 +116,7 @@ def read(encoded: str, authorities: tuple[x509.Certificate, ...]) -> Certificate
         UnsupportedAlgorithm,
         x509.UnsupportedGeneralNameType,
         x509.DuplicateExtension,
+        x509.InvalidVersion,
     ):
         raise Refused(Reason.CERTIFICATE_MALFORMED, "not a readable X.509 certificate") from None
 

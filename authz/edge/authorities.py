@@ -32,7 +32,10 @@ def read_authorities(data: bytes) -> Certificates:
     """
     if len(data) > FILE_MAX_BYTES:
         raise ValueError(f"more than {FILE_MAX_BYTES} bytes")
-    return tuple(x509.load_pem_x509_certificates(data))
+    try:
+        return tuple(x509.load_pem_x509_certificates(data))
+    except x509.InvalidVersion as odd:  # no ValueError of the library's
+        raise ValueError(str(odd)) from None
 
 
 class Authorities:

@@ -19,6 +19,7 @@ from cryptography.x509.oid import NameOID
 from clientpolicy_operator.issue import PrivateKey, key_pem, leaf_of, pem_of, read_key
 from clientpolicy_operator.ledger import instant
 
+_UNREADABLE: Final = (x509.ExtensionNotFound, x509.DuplicateExtension, x509.InvalidVersion)  # no ValueErrors
 _REVOKED_SINCE_MIN: Final = datetime(1950, 1, 1, tzinfo=UTC)  # X.509's first year (RFC 5280 section 4.1.2.5)
 BACKDATED: Final = timedelta(minutes=5)  # what the clocks of a cluster may differ by
 CRL_LIFE: Final = timedelta(days=7)  # past it Envoy refuses every client, so far beyond the refresh
@@ -197,7 +198,7 @@ def _root(data: Mapping[str, bytes], certificate: str, key: str, faults: list[st
         read = x509.load_pem_x509_certificate(data[certificate])
         constraints = read.extensions.get_extension_for_class(x509.BasicConstraints).value
         public = read.public_key()
-    except (KeyError, ValueError, UnsupportedAlgorithm, x509.ExtensionNotFound, x509.DuplicateExtension):
+    except (KeyError, ValueError, UnsupportedAlgorithm, *_UNREADABLE):
         faults.append(f"{certificate}: expected one PEM certificate of a CA")
         return None
     held = read_key(data.get(key, b""))

@@ -81,7 +81,7 @@ def public_key_of(csr: str) -> PublicKey:
         request = x509.load_pem_x509_csr(csr.strip().encode())
         key = request.public_key()
         signed = request.is_signature_valid
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
         raise BadCsr("csr is not a readable PKCS #10 request") from None
     if not signed:
         raise BadCsr("the csr's signature is not its key's")
@@ -175,7 +175,7 @@ def read_secret(data: dict[str, bytes], source: Source) -> Leaf | Flaw:
     try:
         certificate = x509.load_pem_x509_certificate(pem)
         leaf = leaf_of(certificate)
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         return Flaw.INVALID_CERTIFICATE
     return leaf if source is not Source.ISSUED or _is_pair(key or b"", certificate) else Flaw.INVALID_KEY_PAIR
 

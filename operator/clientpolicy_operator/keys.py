@@ -39,7 +39,7 @@ def is_compromised(policy: ClientPolicy, secret: Document | None) -> bool:
     try:
         certificate = x509.load_pem_x509_certificate(pem)
         is_same = certificate.public_key() == public_key_of(csr)
-    except (ValueError, UnsupportedAlgorithm):
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
         return False
     compromised = {one.sha256 for one in policy.spec.revocation.fingerprints if one.reason == "KeyCompromise"}
     return is_same and leaf_of(certificate).sha256 in compromised

@@ -269,7 +269,12 @@ class Trust:
                     key = root.key.public_key()
                     if read.issuer == root.certificate.subject and read.is_signature_valid(key):
                         self._lists[root.sha256] = read, frozenset(f"{one.serial_number:x}" for one in read)
-            except (ValueError, TypeError, UnsupportedAlgorithm):  # somebody edited it: it is written anew
+            except (
+                ValueError,
+                TypeError,
+                UnsupportedAlgorithm,
+                x509.InvalidVersion,
+            ):  # somebody edited it: it is written anew
                 continue
 
     def _revoked(self, ca_sha256: str) -> list[Revoked]:

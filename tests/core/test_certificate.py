@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 
 import partner
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from authz.core import certificate
 from authz.core.certificate import epoch_us
@@ -78,6 +81,15 @@ def test_names_and_chain_present_nothing(header: str) -> None:
     assert present(header) is None
 
 
+def of_no_version(good: partner.Certificate) -> str:
+    """Return the certificate with another version in it, as Envoy would forward it."""
+    der = good.parsed.public_bytes(serialization.Encoding.DER).replace(
+        b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x05", 1
+    )
+    body = base64.encodebytes(der).decode()
+    return quote(f"-----BEGIN CERTIFICATE-----\n{body}-----END CERTIFICATE-----\n", safe="")
+
+
 MALFORMED = {
     "Hash of another certificate": partner.xfcc().replace(MINE.fingerprint, OTHER.fingerprint),
     "Hash too short": "Hash=abcd",
@@ -89,6 +101,7 @@ MALFORMED = {
     "plus for space": f'Hash={MINE.fingerprint};Cert="{MINE.encoded.replace("%20", "+")}"',
     "not DER": 'Cert="-----BEGIN%20CERTIFICATE-----%0AAAAA%0A-----END%20CERTIFICATE-----%0A"',
     "huge": f'Cert="{"A" * 65_000}"',
+    "of a version that there is not": f'Cert="{of_no_version(MINE)}"',
 }
 
 

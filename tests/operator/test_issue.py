@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import timedelta
 from typing import Any
 
@@ -230,13 +231,19 @@ def test_bad_csr_is_refused_with_its_fault(csr: str, why: str) -> None:
 def test_mangled_csr_is_refused_and_raises_nothing_else(place: int, bit: int) -> None:
     der = bytearray(request().public_bytes(serialization.Encoding.DER))
     der[place % len(der)] ^= 1 << bit
-    body = serialization.Encoding.PEM
-    try:
-        csr = x509.load_der_x509_csr(bytes(der)).public_bytes(body).decode()
-    except ValueError:
-        return
+    body = base64.encodebytes(bytes(der)).decode()
     with pytest.raises(BadCsr):
-        public_key_of(csr)
+        public_key_of(f"-----BEGIN CERTIFICATE REQUEST-----\n{body}-----END CERTIFICATE REQUEST-----\n")
+
+
+@given(place=st.integers(0, 700), bit=st.integers(0, 7))
+def test_mangled_certificate_in_a_secret_raises_nothing(place: int, bit: int) -> None:
+    root = new_root(now=START, life=timedelta(days=1), serial=7)
+    der = bytearray(root.certificate.public_bytes(serialization.Encoding.DER))
+    der[place % len(der)] ^= 1 << bit
+    body = base64.encodebytes(bytes(der)).decode()
+    pem = f"-----BEGIN CERTIFICATE-----\n{body}-----END CERTIFICATE-----\n".encode()
+    assert isinstance(read_secret({"tls.crt": pem, "tls.key": key_pem(root.key)}, Source.ISSUED), Flaw | Leaf)
 
 
 @pytest.mark.parametrize(
