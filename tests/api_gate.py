@@ -68,7 +68,8 @@ class ApiGate:
     folder: Path
     rules: list[Rule] = field(default_factory=list)
     asked: list[Asked] = field(default_factory=list)
-    is_silent: bool = False  # what watches bring is held back
+    streams: int = 0  # watches that were opened
+    silenced: int = 0  # so many of them, the first ones, bring nothing any more
     port: int = 0
 
     def on(
@@ -82,6 +83,10 @@ class ApiGate:
         rule = Rule(when, match, act, times)
         self.rules.append(rule)
         return rule
+
+    def silence(self) -> None:
+        """Hold back for good what the watches bring that are open now; later ones work."""
+        self.silenced = self.streams
 
     @property
     def writes(self) -> list[Asked]:
@@ -166,11 +171,12 @@ class ApiGate:
     async def _stream(self, request: web.Request, answer: Any, headers: dict[str, str]) -> web.StreamResponse:
         response = web.StreamResponse(status=200, headers=headers)
         await response.prepare(request)
+        self.streams += 1
+        number = self.streams
         with suppress(ClientError, ConnectionError):
             async for line in answer.content:
-                while self.is_silent:  # a stalled network says nothing
-                    await asyncio.sleep(0.05)
-                await response.write(line)
+                if number > self.silenced:
+                    await response.write(line)
         return response
 
 

@@ -190,12 +190,17 @@ async def test_own_reply_for_every_caller(place: Place) -> None:
     limits = [(calendar_limit(name="q", requests=1000 + number, calendar=Calendar.MONTH),) for number in range(200)]
     place.proxy.replies.split = True
 
-    async def one(number: int) -> Within | Exceeded | Unknown:
+    async def one(number: int, attempt: int) -> Within | Exceeded | Unknown:
         await asyncio.sleep(number % 7 / 1000)
-        return await place.store.spend(f"own{number}", limits[number], now_us=NOW_US)
+        return await place.store.spend(f"own{attempt}-{number}", limits[number], now_us=NOW_US)
 
-    answers = await asyncio.gather(*(one(number) for number in range(200)))
-    answered = {number: one for number, one in enumerate(answers) if not isinstance(one, Unknown)}
+    answered: dict[int, Within | Exceeded] = {}
+    for attempt in range(20):  # a machine that halts for 25 ms answers nobody
+        answers = await asyncio.gather(*(one(number, attempt) for number in range(200)))
+        answered = {number: one for number, one in enumerate(answers) if not isinstance(one, Unknown)}
+        if answered:
+            break
+        await ready(place.store)
     assert answered
     for number, within in answered.items():
         assert (within.levels[0].quota, within.levels[0].remaining) == (1000 + number, 999 + number)
