@@ -35,7 +35,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--config", type=Path, required=True, metavar="FILE")
     serve.set_defaults(run=_serve)
 
-    operator = commands.add_parser("operator", help="turn ClientPolicies of a cluster into certificates and quotas")
+    told = "turn ClientPolicies of a cluster into certificates and quotas"
+    more = "by KUBECONFIG, the pod's service account or ~/.kube/config; keys and defaults: examples/operator.yaml"
+    operator = commands.add_parser("operator", help=told, description=f"{told}, {more}")
     operator.add_argument("--config", type=Path, metavar="FILE", help="without one: defaults and CLIENTPOLICY_...")
     operator.set_defaults(run=_operator)
 

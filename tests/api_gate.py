@@ -29,6 +29,7 @@ class Asked:
     method: str
     path: str
     query: dict[str, str]
+    name: str  # of the object, also where it is made
 
     @property
     def is_watch(self) -> bool:
@@ -146,14 +147,15 @@ class ApiGate:
         return None
 
     async def _forward(self, session: ClientSession, request: web.Request) -> web.StreamResponse:
-        asked = Asked(request.method, request.path, dict(request.query))
+        sent = await request.read()
+        asked = Asked(request.method, request.path, dict(request.query), _name(request, sent))
         self.asked.append(asked)
         refused = await self._rule(BEFORE, asked)
         if refused is not None:
             return refused
         try:
             async with session.request(
-                request.method, f"https://127.0.0.1:{self.plane.port}{request.path_qs}", data=await request.read() or None,
+                request.method, f"https://127.0.0.1:{self.plane.port}{request.path_qs}", data=sent or None,
                 headers={name: value for name, value in request.headers.items() if name.lower() not in _HOP},
                 timeout=ClientTimeout(total=None, sock_connect=5),
             ) as answer:  # fmt: skip
@@ -178,6 +180,12 @@ class ApiGate:
                 if number > self.silenced:
                     await response.write(line)
         return response
+
+
+def _name(request: web.Request, sent: bytes) -> str:
+    if request.method != "POST":
+        return request.path.rpartition("/")[2]
+    return str(json.loads(sent).get("metadata", {}).get("name", ""))
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:

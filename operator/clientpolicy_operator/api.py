@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Protocol
 
@@ -16,6 +17,7 @@ from clientpolicy_operator import clock
 from clientpolicy_operator.facts import Document
 
 REQUEST_TIMEOUT_S: Final = 20.0
+SKEW_MAX_S: Final = 240.0  # certificates begin five minutes ago (authority.BACKDATED), less what an answer takes
 PAGE: Final = 200  # objects; a hostile one is some 300 kB
 MERGE_PATCH: Final = "application/merge-patch+json"
 JSON: Final = "application/json"
@@ -75,6 +77,15 @@ class Api:
         self.skew_s = (
             0.0  # how far the server's clock is ahead of ours, as its last answer said; it tells whole seconds
         )
+
+    def now(self) -> datetime:
+        """Return the wall clock's instant, by the server's clock where ours cannot be right."""
+        now = clock.now()
+        return now + timedelta(seconds=self.skew_s) if self.is_skewed else now
+
+    @property
+    def is_skewed(self) -> bool:
+        return abs(self.skew_s) > SKEW_MAX_S
 
     async def close(self) -> None:
         for task in self._closing:

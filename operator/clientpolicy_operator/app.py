@@ -141,6 +141,7 @@ class Operator:
         self.roster.on_fortune = self.agenda.soon
         self.trust.on_change = self._signer_changed
         self.roster.is_complete = True
+        self.book.live = lambda: self.roster.uids if not self.settings.watch.namespaces else None
         logger.info("policies listed", extra={"policies": len(self.roster)})
 
     def _news(self, key: Key) -> None:
@@ -232,7 +233,7 @@ class Operator:
 
     async def _keep_lease(self, lease: Lease) -> None:
         await lease.keep()
-        raise Ended("the Lease was lost; another replica leads")
+        raise Ended(f"the Lease was lost: {lease.trouble}")
 
     async def _work_off(self) -> None:
         while True:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from clientpolicy_operator import clock, ledger
-from clientpolicy_operator.api import Api, Conflict, Refused, core_path
+from clientpolicy_operator.api import Api, Conflict, NotFound, Refused, core_path
 from clientpolicy_operator.facts import Document, Entry
 from clientpolicy_operator.told import map_of
 
@@ -43,8 +43,14 @@ class _Shard:
                     "a row of the ledger cannot be read", extra={"configmap": self.name, "key": uid}
                 )
 
-    def data(self, rows: dict[str, tuple[Entry, ...]]) -> dict[str, str]:
-        return self.unreadable | {uid: ledger.encode(entries) for uid, entries in rows.items()}
+    def data(self, rows: dict[str, tuple[Entry, ...]], live: set[str] | None) -> dict[str, str]:
+        fitting = ledger.fit(rows, live, clock.now())
+        if len(fitting) < len(rows):
+            lost = len(rows) - len(fitting)
+            logger.warning(
+                "the ledger was full: gone policies were left out", extra={"configmap": self.name, "count": lost}
+            )
+        return self.unreadable | fitting
 
 
 class Book:
@@ -54,6 +60,7 @@ class Book:
         self._api = api
         self._namespace = namespace
         self._shards = [_Shard(f"{PREFIX}{number:02x}") for number in range(ledger.SHARDS)]
+        self.live: Callable[[], set[str] | None] = lambda: None  # UIDs of the objects that are there, if that is known
         self.version = 0  # rises with each change that this process sees
 
     async def open(self) -> None:
@@ -76,11 +83,6 @@ class Book:
     @property
     def is_empty(self) -> bool:
         return not any(shard.rows or shard.unreadable for shard in self._shards)
-
-    @property
-    def is_damaged(self) -> bool:
-        """Whether there are rows that cannot be read."""
-        return any(shard.unreadable for shard in self._shards)
 
     def entries(self, uid: str) -> tuple[Entry, ...]:
         return self._shard(uid).rows.get(uid, ())
@@ -129,6 +131,10 @@ class Book:
             except Conflict:  # another replica wrote this shard
                 shard.take(await self._api.get(core_path(self._namespace, "configmaps", shard.name)))
                 continue
+            except NotFound:  # somebody deleted it: what we know of it is written again
+                logger.error("the ledger was deleted; it is written again", extra={"configmap": shard.name})  # noqa: TRY400
+                shard.object = None
+                continue
             shard.take(written)
             self.version += 1
             for done in added:
@@ -138,11 +144,12 @@ class Book:
         raise Conflict(f"{shard.name}: changed by others {_ATTEMPTS} times in a row")
 
     async def _put(self, shard: _Shard, rows: dict[str, tuple[Entry, ...]]) -> Document:
+        data = shard.data(rows, self.live())
         if shard.object is None:
-            body: dict[str, Any] = {"metadata": {"name": shard.name, "labels": LABELS}, "data": shard.data(rows)}
+            body: dict[str, Any] = {"metadata": {"name": shard.name, "labels": LABELS}, "data": data}
             return await self._api.create(core_path(self._namespace, "configmaps"), body)
         path = core_path(self._namespace, "configmaps", shard.name)
-        return await self._api.replace(path, {**shard.object, "data": shard.data(rows)})
+        return await self._api.replace(path, {**shard.object, "data": data})
 
     async def sweep(self, live: set[str]) -> None:
         """Drop the rows of objects that are gone, once nothing of theirs is valid any more."""
@@ -157,6 +164,8 @@ class Book:
                 continue
             try:
                 shard.take(await self._put(shard, {uid: rows for uid, rows in shard.rows.items() if uid not in gone}))
+            except NotFound:
+                shard.object = None
             except Conflict:
                 shard.take(await self._api.get(core_path(self._namespace, "configmaps", shard.name)))
 

@@ -139,5 +139,5 @@ def _is_ours(secret: Document, subject: Subject) -> bool:
 
 def _conflict(kind: str, subject: Subject, policy: ClientPolicy) -> Blocked:
     name = secret_name(subject.name, policy)
-    message = f"{kind} {name} is there and not this policy's; delete it, or choose another secretName"
+    message = f"{kind} {name} is there and not this policy's; delete it, or make a policy of another secretName"
     return Blocked(trouble=Trouble.SECRET_CONFLICT, message=message)

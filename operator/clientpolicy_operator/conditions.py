@@ -49,7 +49,7 @@ def conditions_of(
     accepted = _accepted(subject)
     yield "Accepted", accepted
     if subject.policy is None or not accepted.holds:
-        later = _no("NotAccepted", accepted.message)
+        later = _no("NotAccepted", "see Accepted")
         yield from ((name, later) for name in TYPES[1:] if name != "Ready")
         yield "Ready", _no(accepted.reason, accepted.message)
         return
@@ -57,7 +57,10 @@ def conditions_of(
     yield "CertificateReady", ready
     yield "Issuing", _issuing(standing)
     count = len(subject.policy.spec.quotas)
-    yield "QuotaReady", _yes("Compiled", f"{count} exact") if count else _yes("NoQuota", "this client is not limited")
+    yield (
+        "QuotaReady",
+        _yes("Compiled", f"{count} compiled, exact") if count else _yes("NoQuota", "this client is not limited"),
+    )
     if ready.holds:
         yield "Programmed", _yes("Programmed", "fingerprints and quotas stand in this status")
     else:
@@ -89,7 +92,7 @@ def _certificate_ready(policy: ClientPolicy, standing: Standing, certificate: Do
         return _yes("NotNeeded", "the verified token identifies this client")
     if source is Source.EXTERNAL:
         count = len(policy.spec.certificate.fingerprints)
-        return _yes("Provided", f"{count} fingerprints of the partner's own certificates")
+        return _yes("Provided", f"listed: {count} of the partner's own certificates")
     if standing.blocked is not None and not standing.is_failure and standing.reason not in _STILL_GOOD:
         return _no(standing.blocked.trouble.value, standing.blocked.message)
     end, begin = when_of(certificate, "notAfter"), when_of(certificate, "notBefore")

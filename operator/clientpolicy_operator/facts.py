@@ -78,6 +78,7 @@ class Entry:
     ca_sha256: str
     recorded: datetime
     namespace: str = ""  # of the object
+    key_sha256: str = ""  # of its public key (SubjectPublicKeyInfo)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,6 +32,7 @@ class Lease:
         self._seen: tuple[str, float] = ("", 0.0)  # the record's version, and since when it has not changed
         self._record: Document | None = None
         self.is_held = False
+        self.trouble = ""  # why it was lost
 
     @property
     def _pause_s(self) -> float:
@@ -61,14 +62,18 @@ class Lease:
             try:
                 async with asyncio.timeout(self._pause_s):
                     if not await self._try():
-                        self.is_held = False
+                        self._lose("another replica leads")
                         return
                 renewed_s = clock.monotonic_s()
             except (ApiError, TimeoutError) as failed:
-                logger.warning("Lease not renewed", extra={"error": str(failed) or "no answer"})
-            if clock.monotonic_s() - renewed_s + self._pause_s >= self._duration_s:
-                self.is_held = False
-                return
+                last = str(failed) or "no answer"
+                logger.warning("Lease not renewed", extra={"error": last})
+                if clock.monotonic_s() - renewed_s + self._pause_s >= self._duration_s:
+                    self._lose(f"it could not be renewed in time: {last}")
+                    return
+
+    def _lose(self, trouble: str) -> None:
+        self.is_held, self.trouble = False, trouble
 
     async def release(self) -> None:
         """Give it up, so that another replica need not wait."""

@@ -1,6 +1,6 @@
 """The ledger: what was signed, for whom; written before the certificate leaves the operator. Pure.
 
-It lives in ConfigMaps, a shard of the UIDs each, one key a UID, so that a shard stays far below the 1 MiB of an object.
+It lives in ConfigMaps, a shard of the UIDs each, one key a UID, within the 1 MiB of an object.
 """
 
 from __future__ import annotations
@@ -8,13 +8,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from clientpolicy_operator.facts import Entry
 
 SHARDS: Final = 64
+BYTES_MAX: Final = 900_000  # of a shard's data; an object holds 1 MiB
+KEPT_MIN: Final = 6  # the current one, four that may be told of as previous, and one on its way
 ENTRIES_MAX: Final = 64  # of one policy; it renews some dozen times a year
 KEPT_AFTER_END: Final = timedelta(days=1)  # a CRL lists a certificate a little past its end (RFC 5280 section 3.3)
 REVISION_MAX: Final = 2**31 - 1
@@ -35,6 +37,7 @@ def encode(entries: Iterable[Entry]) -> str:
             *map(instant_text, (one.not_before, one.not_after, one.recorded)),
             one.ca_sha256,
             one.namespace,
+            one.key_sha256,
         ]
         for one in entries
     ]
@@ -55,14 +58,14 @@ def decode(text: str) -> tuple[Entry, ...]:
 
 def _entry(  # noqa: PLR0913, PLR0917 a row
     revision: object, sha256: object, serial: object, begin: object, end: object, recorded: object, ca_sha256: object,
-    namespace: object,
+    namespace: object, key_sha256: object,
 ) -> Entry:  # fmt: skip
     if type(revision) is not int or not 0 <= revision <= REVISION_MAX:
         raise ValueError("no revision")
-    texts = (sha256, serial, begin, end, recorded, ca_sha256, namespace)
+    texts = (sha256, serial, begin, end, recorded, ca_sha256, namespace, key_sha256)
     if not all(isinstance(one, str) for one in texts):
         raise ValueError("no text")
-    if not _SERIAL.fullmatch(str(serial)) or not 0 < int(str(serial), 16) < _SERIAL_BELOW:
+    if not is_serial(str(serial)):
         raise ValueError("no serial number")  # a CRL could not list it
     return Entry(
         revision=revision,
@@ -73,7 +76,12 @@ def _entry(  # noqa: PLR0913, PLR0917 a row
         ca_sha256=str(ca_sha256),
         recorded=instant(str(recorded)),
         namespace=str(namespace),
+        key_sha256=str(key_sha256),
     )
+
+
+def is_serial(text: str) -> bool:
+    return bool(_SERIAL.fullmatch(text)) and 0 < int(text, 16) < _SERIAL_BELOW
 
 
 def add(entries: tuple[Entry, ...], new: Entry, now: datetime) -> tuple[Entry, ...] | None:
@@ -87,6 +95,29 @@ def add(entries: tuple[Entry, ...], new: Entry, now: datetime) -> tuple[Entry, .
     ended_first = sorted(kept, key=lambda one: one.not_after > now)
     dropped = ended_first[: max(0, len(kept) + 1 - ENTRIES_MAX)]
     return (*(one for one in kept if one not in dropped), new)
+
+
+def fit(rows: Mapping[str, tuple[Entry, ...]], live: Container[str] | None, now: datetime) -> dict[str, str]:
+    """Return a shard's data, of at most `BYTES_MAX`: else one tenant could keep all others in it from being signed for.
+
+    First to go is what objects that are gone left behind (`live`: those that are there; None: not known), then of each
+    other but its newest: a CRL, which is depth, loses them; who may call is told by statuses.
+    """
+    texts = {uid: encode(entries) for uid, entries in rows.items()}
+    size = sum(len(uid) + len(text) for uid, text in texts.items())
+    ends = {uid: max((one.not_after for one in entries), default=now) for uid, entries in rows.items()}
+    gone = sorted((uid for uid in rows if live is not None and uid not in live), key=ends.__getitem__)
+    for uid in gone:
+        if size <= BYTES_MAX:
+            break
+        size -= len(uid) + len(texts.pop(uid))
+    for uid in sorted(texts, key=lambda uid: -len(texts[uid])):
+        if size <= BYTES_MAX:
+            break
+        short = encode(sorted(rows[uid], key=lambda one: one.revision)[-KEPT_MIN:])
+        size -= len(texts[uid]) - len(short)
+        texts[uid] = short
+    return texts
 
 
 def instant(text: str) -> datetime:

@@ -122,10 +122,11 @@ def why_issue(subject: Subject, policy: ClientPolicy, observed: Observed, now: d
     if entry is None and not is_told:
         return "IncorrectCertificate"  # we never signed it for this object
     issuer = entry.ca_sha256 if entry is not None else told.current_issuer(observed.status)
+    is_stolen = leaf.sha256 in told.stolen_with_their_key(policy, observed.entries)
+    if is_stolen or told.is_revoked(policy, leaf.sha256, leaf.not_before):
+        return "Revoked"
     if leaf.not_after <= now:
         return "Expired"
-    if told.is_revoked(policy, leaf.sha256, leaf.not_before):
-        return "Revoked"
     if held.request != request_digest(policy):
         return "RequestChanged"
     signer = observed.signer

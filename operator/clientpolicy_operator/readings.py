@@ -39,7 +39,8 @@ class Times:
 def numbers(operator: Operator) -> Iterator[Number]:
     """Return what the metrics page tells besides the times of visits."""
     yield from _policies(operator)
-    yield from _authority(operator)
+    if operator.is_leading:  # another replica knows nothing of the CA
+        yield from _authority(operator)
     yield from _work(operator)
 
 
@@ -55,6 +56,10 @@ def _policies(operator: Operator) -> Iterator[Number]:
         labels = {"namespace": key[0], "name": key[1]}
         told = "When the current certificate ends."
         yield "gauge", "clientpolicy_certificate_not_after_timestamp_seconds", told, labels, known.not_after.timestamp()
+        if known.not_before is not None and known.not_before < known.not_after:
+            told = "Share of its life that the current certificate has left; by default it is renewed at 0.33."
+            ratio = max(0.0, (known.not_after - now) / (known.not_after - known.not_before))
+            yield "gauge", "clientpolicy_certificate_life_left_ratio", told, labels, ratio
         if known.renewal is not None:
             told = "When the current certificate is to be renewed."
             stamp = known.renewal.timestamp()
@@ -84,9 +89,11 @@ def _authority(operator: Operator) -> Iterator[Number]:
         stamp = authority.active.not_after.timestamp()
         yield "gauge", "clientpolicy_ca_not_after_timestamp_seconds", told, {}, stamp
         yield "gauge", "clientpolicy_ca_roots", "Roots that are published.", {}, len(authority.roots)
-    if trust.crl_end is not None:
+    if trust.lists.end is not None:
         told = "When the first of the published CRLs ends; past it a proxy that reads them refuses every client."
-        yield "gauge", "clientpolicy_crl_next_update_timestamp_seconds", told, {}, trust.crl_end.timestamp()
+        yield "gauge", "clientpolicy_crl_next_update_timestamp_seconds", told, {}, trust.lists.end.timestamp()
+    told = "Certificates that the CRLs had no room for; requests of theirs are refused all the same."
+    yield "gauge", "clientpolicy_crl_left_out", told, {}, trust.lists.left_out
     told = "Namespaces that the trust bundle cannot be published in."
     yield "gauge", "clientpolicy_trust_publish_failures", told, {}, len(trust.publish_failures)
     yield "counter", "clientpolicy_ca_rotations", "Times that another root took over.", {}, trust.rotations

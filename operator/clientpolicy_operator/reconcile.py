@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from authz.policy import ClientPolicy, Source, parse
@@ -23,7 +24,7 @@ from clientpolicy_operator.issue import (
     pem_of,
     request_digest,
 )
-from clientpolicy_operator.keys import csr_fault, is_compromised, key_for
+from clientpolicy_operator.keys import csr_fault, key_for, key_sha256, stolen_keys
 from clientpolicy_operator.pace import Pace
 from clientpolicy_operator.plan import Action, Delegate, Discard, Dress, Plan, Record, Report, Store, plan
 from clientpolicy_operator.roster import Roster
@@ -32,8 +33,12 @@ from clientpolicy_operator.settings import Settings
 from clientpolicy_operator.tell import Events
 from clientpolicy_operator.trust import Trust
 
+logger = logging.getLogger(__name__)
+
 ROUNDS_MAX: Final = 12
-LATER: Final = timedelta(seconds=5)
+_NAMES: Final[dict[type[Action], str]] = {
+    Record: "the Secret", Store: "the Secret", Dress: "the Secret", Discard: "the Secret", Delegate: "the Certificate",
+}  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -50,7 +55,7 @@ class _View:
 @dataclass(slots=True)
 class _Visit:
     failure: Blocked | None = None  # of the round before
-    has_delegated: bool = False
+    done: set[type[Action]] = field(default_factory=set)  # since somebody else last wrote
 
 
 class _Signed(NamedTuple):
@@ -87,6 +92,7 @@ class Reconciler:
                 done = await self._round(key, visit)
             except Conflict:
                 visit.failure = None  # somebody else wrote first
+                visit.done.clear()
                 continue
             except (Forbidden, Refused) as fault:
                 if visit.failure is not None:
@@ -96,7 +102,7 @@ class Reconciler:
                 continue
             if done is not None:
                 return done.again
-        return clock.now() + LATER
+        raise Conflict(f"{'/'.join(key)}: others write as often as we do")
 
     async def _round(self, key: Key, visit: _Visit) -> Plan | None:
         """Look, plan, act; return what it came to, None where it is to be looked at again."""
@@ -110,12 +116,15 @@ class Reconciler:
         if not planned.actions:
             self._signed.pop(view.subject.uid, None)
             return Plan((), self._again(view.subject, planned))
-        if any(isinstance(action, Delegate) for action in planned.actions):
-            if visit.has_delegated:
-                raise Refused("the Certificate does not stay as it was asked for: something changes it")
-            visit.has_delegated = True
+        again = visit.done.intersection(map(type, planned.actions)) - {Report}
+        if again:
+            raise Refused(f"{_NAMES[again.pop()]} does not stay as it was written: something changes it back")
         await self._act(view, observed, planned.actions)
-        return planned if visit.failure is not None else None  # a failure that is reported is all there is to do
+        visit.done.update(map(type, planned.actions))
+        if isinstance(planned.actions[-1], Report):  # the last write: what it told is how things are
+            self._signed.pop(view.subject.uid, None)
+            return Plan((), self._again(view.subject, planned) if visit.failure is None else planned.again)
+        return None
 
     def _again(self, subject: Subject, planned: Plan) -> datetime | None:
         """cert-manager may make another certificate whenever it likes, and nobody tells us."""
@@ -162,9 +171,8 @@ class Reconciler:
                     secret = Blocked(trouble=Trouble.FORBIDDEN, message=str(forbidden))
                 else:
                     secret = held(view.secret, subject, policy)
-                    if is_compromised(policy, view.secret) and subject.csr_fault is None:
-                        fault = "its key is that of a certificate that was revoked for KeyCompromise; send another csr"
-                        subject = view.subject = replace(subject, csr_fault=fault)
+                    stolen = stolen_keys(policy, self._book.entries(subject.uid), view.secret)
+                    subject = view.subject = replace(subject, csr_fault=csr_fault(policy, stolen))
             if wanted.issuer_ref is not None:
                 path = certificate_path(subject.namespace, told.secret_name(subject.name, policy))
                 view.certificate = await self._api.get(path)
@@ -179,7 +187,7 @@ class Reconciler:
             signed=mine.held if (mine := self._signed.get(subject.uid)) is not None else None,
             failure=failure,
         )
-        return plan(subject, observed, clock.now()), observed
+        return plan(subject, observed, self._api.now()), observed
 
     async def _act(self, view: _View, observed: Observed, actions: tuple[Action, ...]) -> None:
         subject, policy = view.subject, view.subject.policy
@@ -227,7 +235,8 @@ class Reconciler:
         await self._pace.wait()
         root = authority.active
         kept = view.secret if action.reason != "Revoked" else None  # whatever it was revoked for, a new key is safe
-        key, private = await asyncio.to_thread(key_for, policy, kept)
+        stolen = stolen_keys(policy, observed.entries, view.secret)
+        key, private = await asyncio.to_thread(key_for, policy, kept, stolen)
         serial = int.from_bytes(secrets.token_bytes(16)) >> 1  # RFC 5280 section 4.1.2.2; CA/Browser: 64 bits and more
         certificate = sign(root, build(policy, key, serial=serial, window=action.window))
         leaf = leaf_of(certificate)
@@ -240,6 +249,7 @@ class Reconciler:
             ca_sha256=root.sha256,
             recorded=clock.now().replace(microsecond=0),
             namespace=view.subject.namespace,
+            key_sha256=key_sha256(key),
         )
         await self._book.record(view.subject.uid, entry)
         files = {"tls.crt": pem_of(certificate), "ca.crt": pem_of(root.certificate)}
@@ -247,6 +257,11 @@ class Reconciler:
         held = Held(leaf=leaf, request=request_digest(policy), revision=action.revision)
         self._signed[view.subject.uid] = _Signed(held, files)
         self.signings[action.reason] = self.signings.get(action.reason, 0) + 1
+        logger.info("signed", extra={
+            "policy": f"{view.subject.namespace}/{view.subject.name}",
+            "revision": action.revision, "why": action.reason,
+            "serial": leaf.serial, "sha256": leaf.sha256, "not_after": told.text(leaf.not_after),
+        })  # fmt: skip
 
     async def _store(self, view: _View, policy: ClientPolicy, action: Store) -> None:
         """Swap key and certificate in one write; the Secret is the one that was seen, or was not there."""

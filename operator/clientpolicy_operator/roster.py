@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 from authz.policy import ClientPolicy, Revocation, Source, parse
 from authz.policy.ceilings import Ceiling, beyond
@@ -15,6 +15,7 @@ from authz.policy.claims import Claim, Claimant, claims_of, conflicts
 from clientpolicy_operator import told
 from clientpolicy_operator.conditions import TYPES
 from clientpolicy_operator.facts import Document, Key
+from clientpolicy_operator.ledger import is_serial
 from clientpolicy_operator.told import condition_of, map_of, when_of
 
 
@@ -26,6 +27,17 @@ class Wanted:
     source: Source | None = None  # None: it is not valid
     revoked: tuple[tuple[str, str, datetime | None], ...] = ()  # fingerprint, reason, since when
     issued_before: datetime | None = None
+
+
+class Told(NamedTuple):
+    """A certificate that a status tells of."""
+
+    sha256: str
+    serial: str
+    revision: int
+    not_before: datetime
+    not_after: datetime
+    ca_sha256: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,10 +52,12 @@ class Known:
     created: str
     wanted: Wanted
     issued: frozenset[str]  # fingerprints of its certificates that the status tells of
-    not_after: datetime | None  # of the current one
+    not_before: datetime | None  # of the current one
+    not_after: datetime | None
     renewal: datetime | None
     conditions: tuple[tuple[str, str], ...]  # type and status, as conditions.TYPES has them
     ca_sha256: str | None
+    told: tuple[Told, ...]  # current and previous ones of the built-in CA
 
     @property
     def claimant(self) -> Claimant:
@@ -140,26 +154,29 @@ class Roster:
             created=str(metadata.get("creationTimestamp", "")),
             wanted=before.wanted if before is not None and is_same else self._wanted(document, before, uid),
             issued=frozenset(filter(None, issued)),
+            not_before=when_of(certificate, "notBefore"),
             not_after=when_of(certificate, "notAfter"),
             renewal=when_of(certificate, "renewalTime"),
             conditions=self._shared.setdefault(conditions, conditions),
             ca_sha256=told.current_issuer(status),
+            told=tuple(_told((certificate, *told.previous_of(status)))),
         )
 
     def _wanted(self, document: Document, before: Known | None, uid: str) -> Wanted:
+        # An invalid version keeps the claims of its last good one, as long as that is known: authz goes by it, too.
+        was = before.wanted if before is not None and before.uid == uid else Wanted()
         policy = parse(document)
         if isinstance(policy, ClientPolicy):
             return Wanted(
-                claims=frozenset() if beyond(policy, self._ceilings) else claims_of(policy),
+                claims=was.claims if beyond(policy, self._ceilings) else claims_of(policy),
                 source=policy.spec.certificate.source,
                 **_revoked(policy.spec.revocation),
             )
         try:  # what it revokes holds, whatever else is wrong
             raw = json.dumps(map_of(document.get("spec")).get("revocation", {}))
-            return Wanted(**_revoked(Revocation.model_validate_json(raw)))
+            return Wanted(claims=was.claims, **_revoked(Revocation.model_validate_json(raw)))
         except (TypeError, ValueError, RecursionError):
-            was = before.wanted if before is not None and before.uid == uid else Wanted()
-            return Wanted(revoked=was.revoked, issued_before=was.issued_before)
+            return Wanted(claims=was.claims, revoked=was.revoked, issued_before=was.issued_before)
 
     def _claim(self, key: Key, before: Known | None, after: Known | None) -> None:
         """Keep the index of claims; only where one is shared does anything need judging."""
@@ -175,6 +192,14 @@ class Roster:
                 del self._claimed[claim]
         for claim in new:
             self._claimed[claim].add(key)
+
+
+def _told(rows: Iterable[Document]) -> Iterator[Told]:
+    for row in rows:
+        begin, end = when_of(row, "notBefore"), when_of(row, "notAfter")
+        texts = [str(row.get(name, "")) for name in ("sha256", "serialNumber", "caSha256")]
+        if begin is not None and end is not None and all(texts) and is_serial(texts[1]):
+            yield Told(texts[0], texts[1], told.int_of(row.get("revision")), begin, end, texts[2])
 
 
 class _Revoked(TypedDict):

@@ -15,7 +15,10 @@ from clientpolicy_operator.told import map_of, secret_name
 OWNER: Final = "authz.healthtech.dev/policy-uid"
 REQUEST: Final = "authz.healthtech.dev/request"
 REVISION: Final = "authz.healthtech.dev/revision"
-LABELS: Final = {"app.kubernetes.io/managed-by": "clientpolicy"}
+LABELS: Final = {
+    "app.kubernetes.io/managed-by": "clientpolicy",
+    "app.kubernetes.io/component": "client-certificate",
+}
 
 
 def secret_type(policy: ClientPolicy) -> str:
@@ -30,7 +33,10 @@ def held(found: Document | None, subject: Subject, policy: ClientPolicy) -> Held
     notes = map_of(metadata.get("annotations"))
     if notes.get(OWNER) != subject.uid:
         name = secret_name(subject.name, policy)
-        told = f"Secret {name} is there and not this policy's; delete it, or choose another secretName"
+        told = f"Secret {name} is there and not this policy's; delete it, or make a policy of another secretName"
+        return Blocked(trouble=Trouble.SECRET_CONFLICT, message=told)
+    if metadata.get("deletionTimestamp"):
+        told = f"Secret {secret_name(subject.name, policy)} is being deleted, and a finalizer holds it back"
         return Blocked(trouble=Trouble.SECRET_CONFLICT, message=told)
     read = read_secret(data_of(found), policy.spec.certificate.source)
     revision = str(notes.get(REVISION, ""))

@@ -14,7 +14,17 @@ from authz.policy.limits import CalendarLimit, Limit
 from clientpolicy_operator.conditions import Standing, conditions_of, timed
 from clientpolicy_operator.facts import Document, Held, Leaf, Observed, Subject, Trouble
 from clientpolicy_operator.timing import BACKOFF_FIRST, reissue_time, renewal_time, retry_time
-from clientpolicy_operator.told import condition_of, int_of, is_revoked, map_of, previous_of, secret_name, text, when_of
+from clientpolicy_operator.told import (
+    condition_of,
+    int_of,
+    is_revoked,
+    map_of,
+    previous_of,
+    secret_name,
+    stolen_with_their_key,
+    text,
+    when_of,
+)
 
 PREVIOUS_MAX: Final = 4
 ATTEMPTS_MAX: Final = 2**31 - 1  # what the CRD's int32 holds
@@ -85,7 +95,9 @@ def _certificate(subject: Subject, observed: Observed, standing: Standing, now: 
     leaf = _leaf(policy, observed)
     if leaf is not None and _is_current(policy, standing, leaf, old):
         old = _current(subject, policy, observed, leaf, old)
-    previous = _previous(policy, observed.status, str(old.get("sha256", "")), now)
+    if str(old.get("sha256", "")) in stolen_with_their_key(policy, observed.entries):
+        old = {name: value for name, value in old.items() if name in ("secretName", "revision")}
+    previous = _previous(policy, observed, str(old.get("sha256", "")), now)
     old.pop("previous", None)
     return {**old, **({"previous": previous} if previous else {}), **{k: v for k, v in attempts.items() if v}}
 
@@ -131,15 +143,16 @@ def _current(
     return {name: value for name, value in told.items() if value is not None}
 
 
-def _previous(policy: ClientPolicy, old: Document, current: str, now: datetime) -> list[dict[str, object]]:
+def _previous(policy: ClientPolicy, observed: Observed, current: str, now: datetime) -> list[dict[str, object]]:
     """Return earlier certificates that still count: what was current joins them once another one is."""
+    old, stolen = observed.status, stolen_with_their_key(policy, observed.entries)
     was = map_of(old.get("certificate"))
-    fields = ("sha256", "serialNumber", "notBefore", "notAfter", "revision")
+    fields = ("sha256", "serialNumber", "notBefore", "notAfter", "revision", "caSha256")
     rows = [{name: was[name] for name in fields if name in was}, *(dict(one) for one in previous_of(old))]
     kept: dict[str, dict[str, object]] = {}
     for row in rows:
         sha256, begin, end = str(row.get("sha256", "")), when_of(row, "notBefore"), when_of(row, "notAfter")
-        if sha256 in ("", current) or end is None or end <= now or is_revoked(policy, sha256, begin):
+        if sha256 in ("", current, *stolen) or end is None or end <= now or is_revoked(policy, sha256, begin):
             continue
         kept.setdefault(sha256, row)
     return list(kept.values())[:PREVIOUS_MAX]

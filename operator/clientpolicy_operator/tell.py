@@ -33,6 +33,8 @@ def transitions(before: Document, after: Document) -> Iterator[tuple[str, str, s
         )
         if not is_news or (name != "Ready" and now.get("status") == "True" and not was):
             continue
+        if now.get("reason") == "NotAccepted":
+            continue  # said already by Accepted
         causes = [condition_of(after, cause).get("reason") for cause in ("Accepted", "CertificateReady")]
         if name == "Ready" and now.get("reason") in causes:
             continue  # said already by the condition that it follows from
@@ -53,6 +55,8 @@ class Events:
         for kind, reason, message in transitions(before, after):
             self.dropped += len(self._waiting) == WAITING_MAX
             self._waiting.append((subject.namespace, _event(subject, kind, reason, message)))
+            where = f"{subject.namespace}/{subject.name}"
+            logger.info("policy", extra={"policy": where, "reason": reason, "told": message})
             self._news.set()
 
     async def run(self) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from authz.policy import ClientPolicy
-from clientpolicy_operator.facts import Document
+from clientpolicy_operator.facts import Document, Entry
 from clientpolicy_operator.ledger import REVISION_MAX, instant, instant_text
 
 
@@ -14,6 +15,16 @@ def is_revoked(policy: ClientPolicy, sha256: str, begin: datetime | None) -> boo
     if sha256 in {one.sha256 for one in revocation.fingerprints}:
         return True
     return revocation.issued_before is not None and (begin is None or begin < revocation.issued_before)
+
+
+def stolen_with_their_key(policy: ClientPolicy, entries: Iterable[Entry]) -> frozenset[str]:
+    """Return the fingerprints of all certificates of a key that was compromised: one of them says so."""
+    said = {one.sha256 for one in policy.spec.revocation.fingerprints if one.reason == "KeyCompromise"}
+    if not said:
+        return frozenset()
+    entries = tuple(entries)
+    keys = {one.key_sha256 for one in entries if one.sha256 in said} - {""}
+    return frozenset(one.sha256 for one in entries if one.key_sha256 in keys)
 
 
 def secret_name(name: str, policy: ClientPolicy) -> str:

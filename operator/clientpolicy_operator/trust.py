@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
-
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
 
 from clientpolicy_operator import clock
 from clientpolicy_operator.api import Api, ApiError, Conflict, Forbidden, core_path
 from clientpolicy_operator.authority import (
-    BACKDATED,
     Authority,
     BadAuthority,
-    Revoked,
-    Root,
     Rotation,
     advance,
-    crl,
     decode,
     encode,
     new_root,
 )
 from clientpolicy_operator.book import Book
+from clientpolicy_operator.crls import ORPHANED_AFTER, RevocationLists
 from clientpolicy_operator.facts import Document, Entry, Signer
 from clientpolicy_operator.issue import pem_of
-from clientpolicy_operator.ledger import KEPT_AFTER_END
-from clientpolicy_operator.roster import Known, Roster
+from clientpolicy_operator.roster import Known, Roster, Told
 from clientpolicy_operator.secret import data_of
 from clientpolicy_operator.settings import CA_NAME, TRUST_NAME, Settings
 from clientpolicy_operator.told import map_of
@@ -42,9 +35,8 @@ logger = logging.getLogger(__name__)
 
 ANNOTATION: Final = "authz.healthtech.dev/"
 ROTATE: Final = f"{ANNOTATION}rotate"  # set by a person who wants another root; taken away once it is under way
-ORPHANED_AFTER: Final = timedelta(minutes=10)  # a signing that reached no status by then never will
-SKEW_MAX_S: Final = 240.0  # certificates begin five minutes ago (authority.BACKDATED), less what an answer takes
-LABELS: Final = {"app.kubernetes.io/managed-by": "clientpolicy"}
+LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"  # of a Secret it holds the private key
+LABELS: Final = {"app.kubernetes.io/managed-by": "clientpolicy", "app.kubernetes.io/component": "trust"}
 
 
 class Trust:
@@ -54,15 +46,14 @@ class Trust:
         self._api = api
         self._namespace = settings.namespace
         self._published_in = (settings.namespace, *settings.trust.namespaces)
-        self._watched = frozenset(settings.watch.namespaces)  # none: all
         self._times = settings.authority
         self._book = book
         self._roster = roster
         self._secret: Document | None = None
         self._authority: Authority | None = None
-        self._lists: dict[str, tuple[x509.CertificateRevocationList, frozenset[str]]] = {}  # by root
+        self._watched = frozenset(settings.watch.namespaces)  # none: all
+        self.lists = RevocationLists(api, settings, book, roster)
         self._trouble = "not looked at yet"
-        self._is_recalled = False
         self.on_change: Callable[[Signer | None, Signer | None], None] = lambda before, after: None  # noqa: ARG005
         self.rotations = 0
         self.publish_failures: dict[str, str] = {}
@@ -72,14 +63,9 @@ class Trust:
         return self._authority
 
     @property
-    def _is_skewed(self) -> bool:
-        """A CRL of the future refuses every client, and so does a root."""
-        return abs(self._api.skew_s) > SKEW_MAX_S
-
-    @property
     def trouble(self) -> str:
         """Why nothing can be signed; "" where it can."""
-        if self._trouble or not self._is_skewed:
+        if self._trouble or not self._api.is_skewed:
             return self._trouble
         side = "behind" if self._api.skew_s > 0 else "ahead of"
         told = f"{abs(self._api.skew_s) / 60:.0f} min {side} the API server's"
@@ -98,18 +84,12 @@ class Trust:
             spread_s=self._times.spread.total_seconds(),
         )
 
-    @property
-    def crl_end(self) -> datetime | None:
-        """When the first CRL ends that is published."""
-        ends = [found.next_update_utc for found, _ in self._lists.values()]
-        return min((end for end in ends if end is not None), default=None)
-
     async def tick(self) -> None:
         """Do what is due now: load, take the next step of a rotation, publish."""
         before = self.signer
         try:
             await self._load()
-            if self._authority is not None and not self._is_skewed:
+            if self._authority is not None and not self._api.is_skewed:
                 await self._advance(self._authority)
         except Conflict:
             await self._load()  # another replica took the step
@@ -117,8 +97,9 @@ class Trust:
         if before != after:
             logger.info("CA", extra={"sha256": after.sha256 if after else None, "trouble": self.trouble})
             self.on_change(before, after)
-        if self._authority is not None and not self._is_skewed:
-            await self._recall(self._authority)
+        if self._authority is not None and not self._api.is_skewed:
+            await self._repair(self._authority)
+            await self.lists.recall(self._authority)
             await self._publish(self._authority)
 
     async def _load(self) -> None:
@@ -142,6 +123,12 @@ class Trust:
         except BadAuthority as bad:
             self._lose(f"Secret {self._namespace}/{CA_NAME}: {bad}")
             return
+        if missing := self._missing_root(authority):
+            told = (
+                f"certificates that are valid were signed by a root that it lacks ({missing}): restore a newer backup"
+            )
+            self._lose(f"Secret {self._namespace}/{CA_NAME}: {told}")
+            return
         has_ended = authority.active.not_after <= clock.now()  # another root is on its way then
         self._trouble = f"Secret {self._namespace}/{CA_NAME}: the CA has expired" if has_ended else ""
         self._secret, self._authority = found, authority
@@ -151,6 +138,39 @@ class Trust:
             logger.error("no CA; certificates that are out stay valid", extra={"error": trouble})
         self._secret, self._authority, self._trouble = None, None, trouble
 
+    def _missing_root(self, authority: Authority) -> str | None:
+        """Return a root that living leaves need and the Secret lacks: to publish without it would refuse them."""
+        now = clock.now()
+        living = {ca_sha256 for ca_sha256, end in self._living(now) if end > now}
+        return min(living - {root.sha256 for root in authority.roots}, default=None)
+
+    def _living(self, now: datetime) -> Iterator[tuple[str, datetime]]:
+        """Yield by which root and until when: certificates that statuses tell of, or that may be on their way there."""
+        for _, known in self._roster:
+            for one in known.told:
+                yield one.ca_sha256, one.not_after
+        live = self._roster.uids
+        for uid, entry in self._book:
+            is_elsewhere = bool(self._watched) and entry.namespace not in self._watched
+            if is_elsewhere or (uid in live and entry.recorded + ORPHANED_AFTER > now):
+                yield entry.ca_sha256, entry.not_after
+
+    async def _repair(self, authority: Authority) -> None:
+        """Write back what statuses tell of and the ledger lost, so that a later revocation reaches the CRL."""
+        roots = {root.sha256 for root in authority.roots}
+        now = clock.now()
+        lost = [
+            (known, one)
+            for _, known in self._roster
+            for one in known.told
+            if one.ca_sha256 in roots and one.not_after > now
+            and all(entry.sha256 != one.sha256 for entry in self._book.entries(known.uid))
+        ]  # fmt: skip
+        results = await asyncio.gather(*(self._book.record(*_row(*pair, now)) for pair in lost), return_exceptions=True)
+        restored = sum(result is None for result in results)
+        if lost:
+            logger.warning("the ledger had lost rows", extra={"lost": len(lost), "restored": restored})
+
     async def _make(self) -> Document | None:
         """Make the CA, unless there ever was one: it is never silently replaced."""
         evidence = await self._evidence()
@@ -158,7 +178,7 @@ class Trust:
             where = f"Secret {self._namespace}/{CA_NAME}"
             self._lose(f"{where} is gone, but {evidence}: restore it from its backup (docs/operations.md)")
             return None
-        if self._is_skewed:
+        if self._api.is_skewed:
             return None
         root = new_root(now=clock.now(), life=self._times.life, serial=_serial())
         body = _secret_body(Authority(active=root), None)
@@ -186,9 +206,8 @@ class Trust:
         wanted = ROTATE in map_of(map_of(secret.get("metadata")).get("annotations"))
         retired = authority.retired.sha256 if authority.retired is not None else None
         now = clock.now()
-        ends = [entry.not_after for _, entry in self._book if entry.ca_sha256 == retired]
-        ends += [known.not_after for _, known in self._roster if known.ca_sha256 == retired and known.not_after]
-        if retired is not None and (self._book.is_damaged or not self._roster.is_complete):
+        ends = [end for ca_sha256, end in self._living(now) if ca_sha256 == retired]
+        if retired is not None and not self._roster.is_complete:
             ends.append(now)  # there may be leaves that nobody can tell of just now
         times = self._times
         stepped = advance(
@@ -202,7 +221,9 @@ class Trust:
         if stepped is authority:
             return
         await self._keep(stepped)
-        self.rotations += stepped.active is not authority.active
+        if stepped.active is not authority.active:
+            self.rotations += 1
+            logger.warning("another root signs: back up the CA again", extra={"secret": f"{self._namespace}/{CA_NAME}"})
         logger.info("CA rotation: a step", extra=_shape(stepped))
 
     async def _keep(self, authority: Authority) -> None:
@@ -213,14 +234,17 @@ class Trust:
         self._authority = authority
 
     async def _publish(self, authority: Authority) -> None:
+        await self.lists.refresh(authority)
         bundle = "".join(pem_of(root.certificate).decode() for root in authority.roots)
-        lists = "".join(self._list(root).decode() for root in authority.roots)
+        lists = "".join(self.lists.pem(root).decode() for root in authority.roots)
         everywhere = True
         for namespace in self._published_in:
             try:
                 for kind in ("configmaps", "secrets"):
                     await self._put(namespace, kind, {"ca.crt": bundle, "ca.crl": lists})
                 self.publish_failures.pop(namespace, None)
+                if namespace == self._namespace:
+                    self.lists.published()
             except ApiError as failed:
                 everywhere = False
                 if self.publish_failures.get(namespace) != str(failed):
@@ -243,72 +267,13 @@ class Trust:
         if map_of(found.get("data")) != data:
             await self._api.replace(path, {**found, "data": data})
 
-    def _list(self, root: Root) -> bytes:
-        """Return the root's CRL, a new one where what is revoked differs or the last one is an hour old."""
-        revoked = self._revoked(root.sha256)
-        serials = frozenset(one.serial for one in revoked)
-        kept = self._lists.get(root.sha256)
-        now = clock.now()
-        if kept is None or kept[1] != serials or kept[0].last_update_utc + BACKDATED + self._times.crl_refresh < now:
-            kept = crl(root, revoked, now=now, before=kept[0] if kept is not None else None), serials
-            self._lists[root.sha256] = kept
-        return kept[0].public_bytes(serialization.Encoding.PEM)
 
-    async def _recall(self, authority: Authority) -> None:
-        """Take up the CRLs that are published, so that a restart writes nothing where nothing has changed."""
-        if self._is_recalled:
-            return
-        found = await self._api.get(core_path(self._namespace, "configmaps", TRUST_NAME))
-        self._is_recalled = True
-        text = str(map_of(map_of(found or {}).get("data")).get("ca.crl", ""))
-        end = "-----END X509 CRL-----\n"
-        for pem in [part + end for part in text.split(end) if part.strip()]:
-            try:
-                read = x509.load_pem_x509_crl(pem.encode())
-                for root in authority.roots:
-                    key = root.key.public_key()
-                    if read.issuer == root.certificate.subject and read.is_signature_valid(key):
-                        self._lists[root.sha256] = read, frozenset(f"{one.serial_number:x}" for one in read)
-            except (
-                ValueError,
-                TypeError,
-                UnsupportedAlgorithm,
-                x509.InvalidVersion,
-            ):  # somebody edited it: it is written anew
-                continue
-
-    def _revoked(self, ca_sha256: str) -> list[Revoked]:
-        """Return what a root's CRL lists; nothing while it is not known which policies there are."""
-        if not self._roster.is_complete:
-            kept = self._lists.get(ca_sha256)
-            return [Revoked(f"{one.serial_number:x}", one.revocation_date_utc) for one in kept[0]] if kept else []
-        now = clock.now()
-        known = {one.uid: one for _, one in self._roster}
-        listed: dict[str, Revoked] = {}
-        for uid, entry in self._book:
-            if entry.ca_sha256 != ca_sha256 or entry.not_after + KEPT_AFTER_END <= now:
-                continue
-            if uid not in known and self._watched and entry.namespace not in self._watched:
-                continue  # not ours to watch any more, and not known to be gone
-            why = _why_revoked(known.get(uid), entry, now)
-            if why is not None:
-                since = min(why[0] or entry.recorded, now)
-                listed[entry.serial] = Revoked(entry.serial, since, why[1])
-        return sorted(listed.values())
-
-
-def _why_revoked(known: Known | None, entry: Entry, now: datetime) -> tuple[datetime | None, str] | None:
-    """Return since when and why a certificate is to be refused, None if it is not."""
-    if known is None:
-        return None, "CessationOfOperation"
-    for revoked, reason, since in known.wanted.revoked:
-        if revoked == entry.sha256:
-            return since, reason
-    if known.wanted.issued_before is not None and entry.not_before < known.wanted.issued_before:
-        return known.wanted.issued_before, "Superseded"
-    if entry.sha256 not in known.issued and entry.recorded + ORPHANED_AFTER < now:
-        return None, "Superseded"
-    return None
+def _row(known: Known, one: Told, now: datetime) -> tuple[str, Entry]:
+    entry = Entry(
+        revision=one.revision, sha256=one.sha256, serial=one.serial, not_before=one.not_before, not_after=one.not_after,
+        ca_sha256=one.ca_sha256, recorded=now.replace(microsecond=0), namespace=known.name.partition("/")[0],
+    )  # fmt: skip
+    return known.uid, entry
 
 
 def _secret_body(authority: Authority, old: Document | None) -> Document:
@@ -317,7 +282,7 @@ def _secret_body(authority: Authority, old: Document | None) -> Document:
     kept = {
         name: value
         for name, value in map_of(metadata.get("annotations")).items()
-        if not name.startswith(ANNOTATION) or (name == ROTATE and authority.upcoming is None)
+        if name != LAST_APPLIED and (not name.startswith(ANNOTATION) or (name == ROTATE and authority.upcoming is None))
     }
     metadata["labels"] = {**map_of(metadata.get("labels")), **LABELS}
     metadata["annotations"] = kept | {f"{ANNOTATION}{name}": value for name, value in notes.items()}

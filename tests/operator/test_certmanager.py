@@ -13,7 +13,7 @@ from clientpolicy_operator.certmanager import certificate_body, certificate_path
 from clientpolicy_operator.facts import Blocked, Delegated, Observed, Subject, Trouble
 from clientpolicy_operator.issue import build, key_pem, leaf_of, pem_of, request_digest
 from clientpolicy_operator.plan import Action, Delegate, Discard, Dress, Report, plan
-from clientpolicy_operator.secret import OWNER, REQUEST, dress
+from clientpolicy_operator.secret import LABELS, OWNER, REQUEST, dress
 from clientpolicy_operator.told import condition_of
 from hypothesis import given
 from hypothesis import strategies as st
@@ -89,8 +89,8 @@ def test_template_label_that_we_set_ourselves_is_asked_for_as_we_set_it() -> Non
     """Else cert-manager and the operator would write over each other for ever."""
     of, policy = wanted({"secretTemplate": {"labels": {"app.kubernetes.io/managed-by": "x", "a": "b"}}})
     labels = certificate_body(of, policy, "r1")["spec"]["secretTemplate"]["labels"]
-    assert labels == {"app.kubernetes.io/managed-by": "clientpolicy", "a": "b"}
-    assert dress({"labels": labels}, of, policy)["labels"] == labels
+    assert labels == {"app.kubernetes.io/managed-by": LABELS["app.kubernetes.io/managed-by"], "a": "b"}
+    assert dress({"labels": labels}, of, policy)["labels"] == LABELS | {"a": "b"}
 
 
 def test_path_is_of_all_or_of_one() -> None:
@@ -125,7 +125,7 @@ def secret(data: dict[str, bytes] | None = None, **change: Any) -> dict[str, Any
 
 
 def conflict(kind: str) -> Delegated:
-    told = f"{kind} partner-tls is there and not this policy's; delete it, or choose another secretName"
+    told = f"{kind} partner-tls is there and not this policy's; delete it, or make a policy of another secretName"
     return Delegated(blocked=Blocked(trouble=Trouble.SECRET_CONFLICT, message=told))
 
 

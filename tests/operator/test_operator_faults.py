@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -47,25 +48,25 @@ def crl_of(plane: ControlPlane, namespace: str) -> set[str]:
     return serials
 
 
-def is_ledger(asked: Asked) -> bool:
-    return (asked.is_write and "clientpolicy-ledger" in asked.path) or (
-        asked.is_write and asked.path.endswith("/configmaps")
-    )
+def writes(name: str) -> Callable[[Asked], bool]:
+    return lambda asked: asked.is_write and asked.name.startswith(name)
 
 
-POINTS: dict[str, tuple[str, Callable[[Asked], bool]]] = {
-    "before the CA": (BEFORE, lambda asked: asked.is_write and asked.path.endswith("/secrets")),
-    "after the CA": (AFTER, lambda asked: asked.is_write and asked.path.endswith("/secrets")),
-    "before the ledger": (BEFORE, is_ledger),
-    "after the trust bundle": (AFTER, is_ledger),
-    "before the Secret": (BEFORE, lambda asked: asked.method == "POST" and asked.path.endswith("/secrets")),
-    "after the Secret": (AFTER, lambda asked: asked.method == "POST" and asked.path.endswith("/secrets")),
-    "before the status": (BEFORE, lambda asked: asked.path.endswith("/status")),
-    "after the status": (AFTER, lambda asked: asked.path.endswith("/status")),
+OBJECTS = {
+    "CA": writes("clientpolicy-ca"),
+    "trust bundle": writes("clientpolicy-trust"),
+    "ledger": writes("clientpolicy-ledger"),
+    "Secret": writes("app-tls"),
+    "status": lambda asked: asked.path.endswith("/status"),
+}
+POINTS = {f"{when} the {what}": (when, match) for what, match in OBJECTS.items() for when in (BEFORE, AFTER)}
+STARTS = {
+    "nothing": list(POINTS),
+    "a certificate": [point for point in POINTS if point.split()[-1] in ("ledger", "Secret", "status")],
 }
 
 
-@pytest.mark.parametrize("start", ["first", "settled CA"])
+@pytest.mark.parametrize("start", STARTS)
 def test_killed_at_any_point_it_ends_with_one_certificate(plane: ControlPlane, tmp_path: Path, start: str) -> None:
     """Each point has an operator, a tenant and a gate of its own; they run side by side, because some must wait."""
 
@@ -75,35 +76,39 @@ def test_killed_at_any_point_it_ends_with_one_certificate(plane: ControlPlane, t
         tenant, system = Tenant(plane, plane.new_namespace()), plane.new_namespace()
         when, match = POINTS[point]
         with ApiGate(plane, folder) as gate:
-            if start == "settled CA":
+            first = ""
+            if start == "a certificate":
                 with OperatorProcess(folder, gate.kubeconfig, system, tenant.namespace) as before:
                     before.ready()
-                    until("CA published", lambda: gate_wrote(gate, "/secrets", 2))
+                    tenant.apply(identity={"commonName": "one"})
+                    first = tenant.ready()["sha256"]
                     assert before.stop() == 0
             victim = OperatorProcess(folder, gate.kubeconfig, system, tenant.namespace)
             rule = gate.on(match, victim.kill, when=when, times=1)
-            made = tenant.apply(identity={"commonName": "app"})
+            made = tenant.apply(identity={"commonName": "two"})
             with victim:
                 until(f"{point}: killed", lambda: rule.hits and victim.process and victim.process.poll() is not None)
             with OperatorProcess(folder, gate.kubeconfig, system, tenant.namespace) as after:
                 after.ready()
                 told = tenant.ready()
-                assert told["sha256"] == secret_sha256(tenant), point
-                assert "previous" not in told, point
-                rows = ledger_of(plane, system)[made["metadata"]["uid"]]
-                assert len({row[0] for row in rows}) == len(rows), f"{point}: two signings for one revision"
-                assert [row[1] for row in rows][-1] == told["sha256"], point
-                assert len(rows) <= 2, point
+                check_one_certificate(tenant, ledger_of(plane, system)[made["metadata"]["uid"]], first)
+                assert told["sha256"] != first, point
                 check_one_ca(plane, system, tenant)
                 assert after.stop() == 0
 
     with ThreadPoolExecutor(4) as pool:
-        for done in [pool.submit(killed, number, point) for number, point in enumerate(POINTS)]:
+        for done in [pool.submit(killed, number, point) for number, point in enumerate(STARTS[start])]:
             done.result()
 
 
-def gate_wrote(gate: ApiGate, ending: str, count: int) -> bool:
-    return sum(one.method == "POST" and one.path.endswith(ending) for one in gate.asked) >= count
+def check_one_certificate(tenant: Tenant, rows: list[list[Any]], first: str) -> None:
+    """The one in the status is in the Secret and the last in the ledger; of a crash at most one was lost."""
+    told = tenant.certificate()
+    assert told["sha256"] == secret_sha256(tenant)
+    assert [one["sha256"] for one in told.get("previous", [])] == ([first] if first else [])
+    assert len({row[0] for row in rows}) == len(rows), "two signings for one revision"
+    assert [row[1] for row in rows][-1] == told["sha256"]
+    assert len(rows) <= (3 if first else 2)
 
 
 def check_one_ca(plane: ControlPlane, system: str, tenant: Tenant) -> None:
@@ -322,6 +327,72 @@ def test_deleted_ca_is_told_never_replaced_and_works_again_once_restored(
         assert operator.stop() == 0
 
 
+def test_deleted_ledger_is_written_again(plane: ControlPlane, tenant: Tenant, tmp_path: Path) -> None:
+    system = plane.new_namespace()
+    with OperatorProcess(tmp_path, plane.kubeconfig, system, tenant.namespace) as operator:
+        operator.ready()
+        uid = tenant.apply(identity={"commonName": "one"})["metadata"]["uid"]
+        first = tenant.ready()
+        plane.must("DELETE", f"/api/v1/namespaces/{system}/configmaps")
+        tenant.apply(identity={"commonName": "two"})
+        second = revised(tenant, "app")
+        assert [row[1] for row in ledger_of(plane, system)[uid]] == [first["sha256"], second["sha256"]]
+        assert operator.stop() == 0
+
+
+def rotate(plane: ControlPlane, system: str) -> None:
+    wish = {"metadata": {"annotations": {"authz.healthtech.dev/rotate": "now"}}}
+    path = f"/api/v1/namespaces/{system}/secrets/clientpolicy-ca"
+    plane.must("PATCH", path, wish, "application/merge-patch+json")
+
+
+HURRIED = {"interval": "1s", "propagation": "1s", "spread": "1s"}
+
+
+def test_backup_from_before_a_rotation_drops_no_root(plane: ControlPlane, tenant: Tenant, tmp_path: Path) -> None:
+    """What is published goes on holding the root that living leaves need; nothing is signed until it is restored."""
+    system = plane.new_namespace()
+    path = f"/api/v1/namespaces/{system}/secrets/clientpolicy-ca"
+    with OperatorProcess(tmp_path, plane.kubeconfig, system, tenant.namespace, authority=HURRIED) as operator:
+        operator.ready()
+        tenant.apply()
+        first = tenant.ready()
+        old = plane.must("GET", path)
+        rotate(plane, system)
+        until("re-issued", lambda: tenant.certificate()["caSha256"] != first["caSha256"])
+        new = plane.must("GET", path)
+        plane.must("PUT", path, {**new, "data": old["data"]})
+        until("told", lambda: operator.metric("clientpolicy_ca_available") == 0)
+        assert roots(plane, system) == 2
+        assert "restore a newer backup" in operator.log.read_text()
+        current = plane.must("GET", path)
+        plane.must("PUT", path, {**current, "data": new["data"]})
+        until("works again", lambda: operator.metric("clientpolicy_ca_available") == 1)
+        assert operator.stop() == 0
+
+
+def test_lost_ledger_costs_no_root_and_no_revocation(plane: ControlPlane, tenant: Tenant, tmp_path: Path) -> None:
+    """What the status tells of a certificate stands in for its row."""
+    system = plane.new_namespace()
+    with OperatorProcess(tmp_path, plane.kubeconfig, system, tenant.namespace) as operator:
+        operator.ready()
+        tenant.apply()
+        first = tenant.ready()
+        assert operator.stop() == 0
+    plane.must("DELETE", f"/api/v1/namespaces/{system}/configmaps?labelSelector=app.kubernetes.io/component%3Dledger")
+    with OperatorProcess(tmp_path, plane.kubeconfig, system, tenant.namespace, authority=HURRIED) as operator:
+        operator.ready()
+        rotate(plane, system)
+        until("re-issued", lambda: tenant.certificate()["caSha256"] != first["caSha256"])
+        told = tenant.certificate()
+        assert [one["sha256"] for one in told["previous"]] == [first["sha256"]]
+        lines = len(operator.log.read_text().splitlines())
+        until("time passes", lambda: operator.metric("clientpolicy_ca_rotations_total") == 1 and lines)
+        tenant.patch(revocation={"fingerprints": [{"sha256": first["sha256"]}]})
+        until("CRL", lambda: first["serialNumber"] in crl_of(plane, system))
+        assert operator.stop() == 0
+
+
 def test_rotation_runs_through_with_two_roots_and_goes_on_after_a_kill(
     plane: ControlPlane, tenant: Tenant, tmp_path: Path
 ) -> None:
@@ -332,8 +403,7 @@ def test_rotation_runs_through_with_two_roots_and_goes_on_after_a_kill(
         operator.ready()
         tenant.apply()
         first = tenant.ready()
-        wish = {"metadata": {"annotations": {"authz.healthtech.dev/rotate": "now"}}}
-        plane.must("PATCH", path, wish, "application/merge-patch+json")
+        rotate(plane, system)
         until("both roots published", lambda: roots(plane, system) == 2)
         assert tenant.certificate() == first, "nothing is signed by a root that nobody trusts yet"
         operator.kill()
@@ -399,6 +469,54 @@ def sum_of(process: OperatorProcess, name: str) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name}{{"))
 
 
+def test_two_replicas_without_a_lease_agree_on_the_crl(plane: ControlPlane, tenant: Tenant, tmp_path: Path) -> None:
+    system = plane.new_namespace()
+    (tmp_path / "two").mkdir()
+    path = f"/api/v1/namespaces/{system}/configmaps/clientpolicy-trust"
+    with (
+        OperatorProcess(tmp_path, plane.kubeconfig, system, tenant.namespace) as one,
+        OperatorProcess(tmp_path / "two", plane.kubeconfig, system, tenant.namespace) as two,
+    ):
+        one.ready()
+        two.ready()
+        tenant.apply()
+        first = tenant.ready()
+        tenant.patch(revocation={"fingerprints": [{"sha256": first["sha256"]}]})
+        until("CRL", lambda: first["serialNumber"] in crl_of(plane, system))
+        versions = {plane.must("GET", path)["metadata"]["resourceVersion"] for _ in range(2)}
+        for _ in range(8):  # as many of their looks, and more
+            time.sleep(1)
+            versions.add(plane.must("GET", path)["metadata"]["resourceVersion"])
+        assert len(versions) <= 2, "one may still have been on its way"
+        assert [process.stop() for process in (one, two)] == [0, 0]
+
+
+def test_what_is_changed_back_again_and_again_is_told_and_not_fought(
+    gate: ApiGate, tenant: Tenant, tmp_path: Path
+) -> None:
+    path = f"/api/v1/namespaces/{tenant.namespace}/secrets/app-tls"
+    meddling = threading.Event()
+
+    def meddle() -> tuple[int, dict[str, Any]] | None:
+        if not meddling.is_set():
+            change = {"metadata": {"labels": {"team": "theirs"}}}
+            tenant.plane.must("PATCH", path, change, "application/merge-patch+json")
+        return None
+
+    with OperatorProcess(tmp_path, gate.kubeconfig, tenant.plane.new_namespace(), tenant.namespace) as operator:
+        operator.ready()
+        gate.on(lambda asked: asked.method == "PATCH" and asked.name == "app-tls", meddle, when=AFTER)
+        tenant.apply(certificate={"secretTemplate": {"labels": {"team": "ours"}}})
+        tenant.ready()
+        meddle()
+        tenant.patch(suspended=True)  # have it looked at
+        until("told", lambda: tenant.condition("Issuing") == ("True", "Refused"))
+        assert sum(asked.method == "PATCH" and asked.name == "app-tls" for asked in gate.asked) <= 2
+        meddling.set()
+        until("put right", lambda: (tenant.secret() or {})["metadata"]["labels"]["team"] == "ours")
+        assert operator.stop() == 0
+
+
 def test_lost_lease_ends_the_process(plane: ControlPlane, tenant: Tenant, tmp_path: Path) -> None:
     system = plane.new_namespace()
     with OperatorProcess(
@@ -422,15 +540,18 @@ def shifted(offset: str) -> dict[str, str]:
     return {"LD_PRELOAD": str(libraries[0]), "FAKETIME": offset, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
 
 
-@pytest.mark.parametrize("offset", ["-10m", "+10m"])
-def test_wrong_clock_signs_nothing_and_says_so(
-    plane: ControlPlane, tenant: Tenant, tmp_path: Path, offset: str
+@pytest.mark.parametrize(("offset", "minutes"), [("-10m", 10), ("+10m", 10), ("+3h", 180)])
+def test_wrong_clock_signs_nothing_drops_nothing_and_says_so(
+    plane: ControlPlane, tenant: Tenant, tmp_path: Path, offset: str, minutes: int
 ) -> None:
     system = plane.new_namespace()
     with OperatorProcess(tmp_path, plane.kubeconfig, system, tenant.namespace) as right:
         right.ready()
-        tenant.apply()
-        first = tenant.ready()
+        tenant.apply(identity={"commonName": "one"}, certificate={"duration": "1h"})
+        tenant.ready()
+        tenant.apply(identity={"commonName": "two"}, certificate={"duration": "1h"})
+        first = revised(tenant, "app")
+        assert len(first["previous"]) == 1
         assert right.stop() == 0
     before = plane.must("GET", f"/api/v1/namespaces/{system}/configmaps/clientpolicy-trust")["data"]
     with OperatorProcess(tmp_path, plane.kubeconfig, system, tenant.namespace, environment=shifted(offset)) as wrong:
@@ -440,7 +561,9 @@ def test_wrong_clock_signs_nothing_and_says_so(
         message = next(
             one["message"] for one in tenant.status("late")["conditions"] if one["type"] == "CertificateReady"
         )
-        assert "this operator's clock is 10 min" in message
+        assert f"this operator's clock is {minutes} min" in message
+        tenant.patch(suspended=True)
+        until("looked at", lambda: tenant.condition("Ready") == ("False", "Suspended"))
         assert tenant.certificate() == first
         after = plane.must("GET", f"/api/v1/namespaces/{system}/configmaps/clientpolicy-trust")["data"]
         assert after == before, "a CRL of another time would refuse every client"

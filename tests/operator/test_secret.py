@@ -10,7 +10,7 @@ import pytest
 from clientpolicy_operator.authority import new_root, sign
 from clientpolicy_operator.facts import Blocked, Flaw, Held, Subject, Trouble
 from clientpolicy_operator.issue import build, key_pem, leaf_of, pem_of
-from clientpolicy_operator.secret import OWNER, REQUEST, REVISION, body, data_of, dress, held, is_dressed
+from clientpolicy_operator.secret import LABELS, OWNER, REQUEST, REVISION, body, data_of, dress, held, is_dressed
 from hypothesis import given
 from hypothesis import strategies as st
 from one_policy import START, subject
@@ -57,7 +57,7 @@ def test_new_secret_is_exactly_this() -> None:
         "metadata": {
             "name": "partner-tls",
             "namespace": "default",
-            "labels": {"team": "partners", "app.kubernetes.io/managed-by": "clientpolicy"},
+            "labels": {"team": "partners"} | LABELS,
             "annotations": {"example.com/note": "x", OWNER: "uid-1", REQUEST: "r1", REVISION: "3"},
             "ownerReferences": [OURS],
         },
@@ -97,13 +97,13 @@ FOREIGN: dict[str, Any] = {
     "no annotation": {"metadata": {"annotations": None}},
     "of a namesake that is gone": {"metadata": {"annotations": {OWNER: "uid-0"}}},
     "owner reference alone": {"metadata": {"ownerReferences": [OURS]}},
-    "labels like ours": {"metadata": {"labels": {"app.kubernetes.io/managed-by": "clientpolicy"}}},
+    "labels like ours": {"metadata": {"labels": LABELS}},
 }
 
 
 @pytest.mark.parametrize("found", FOREIGN.values(), ids=FOREIGN)
 def test_foreign_secret_is_never_adopted_whatever_is_in_it(found: dict[str, Any]) -> None:
-    told = "Secret partner-tls is there and not this policy's; delete it, or choose another secretName"
+    told = "Secret partner-tls is there and not this policy's; delete it, or make a policy of another secretName"
     assert held({**found, "data": encoded(FILES)}, SUBJECT, POLICY) == Blocked(
         trouble=Trouble.SECRET_CONFLICT, message=told
     )
@@ -189,7 +189,7 @@ def test_owners_are_ours_and_others_and_one_controller(
 
 UNDRESSED: dict[str, dict[str, Any]] = {
     "label gone": {"labels": {}},
-    "label of another value": {"labels": {"team": "x", "app.kubernetes.io/managed-by": "clientpolicy"}},
+    "label of another value": {"labels": {"team": "x"} | LABELS},
     "annotation of another value": {"annotations": {OWNER: "uid-1", "example.com/note": "y"}},
     "owner gone": {"ownerReferences": []},
     "owner by another name": {"ownerReferences": [OURS | {"name": "old"}]},
@@ -208,7 +208,7 @@ def test_template_cannot_speak_for_the_operator() -> None:
     of, wish = wanted(secretTemplate={"labels": {"app.kubernetes.io/managed-by": "x"}, "annotations": forged})
     new = body(None, of, wish, files=FILES, request="r1", revision=1)
     assert new["metadata"]["annotations"] == {OWNER: "uid-1", REQUEST: "r1", REVISION: "1"}
-    assert new["metadata"]["labels"] == {"app.kubernetes.io/managed-by": "clientpolicy"}
+    assert new["metadata"]["labels"] == LABELS
     assert is_dressed(new["metadata"], of, wish)
 
 

@@ -47,7 +47,7 @@ SEEN: dict[str, tuple[dict[str, Any], dict[str, Any], list[tuple[str, str, str]]
     "refused at first sight": (
         {},
         status(("Accepted", "False", "Invalid"), ("CertificateReady", "False", "NotAccepted"), ("Ready", "False", "Invalid")),
-        [("Warning", "Invalid", "Invalid."), ("Warning", "NotAccepted", "NotAccepted.")],
+        [("Warning", "Invalid", "Invalid.")],
     ),
     "refused for another reason": (
         status(("Accepted", "False", "Invalid")),
