@@ -22,7 +22,7 @@ _MESSAGE_MAX_BYTES: Final = 1_000  # an Event holds 1024 of it
 
 def transitions(before: Document, after: Document) -> Iterator[tuple[str, str, str]]:
     """Yield (type, reason, message) of the events that a change is worth: flips, and new certificates."""
-    known = {current_sha256(before), *(one.get("sha256") for one in previous_of(before)), None}
+    known = {current_sha256(before), *(str(one.get("sha256")) for one in previous_of(before)), None}
     if current_sha256(after) not in known:
         end = map_of(after.get("certificate")).get("notAfter")
         yield "Normal", "Issued", f"certificate {current_revision(after)}, valid until {end}"
