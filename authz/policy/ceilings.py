@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from fractions import Fraction
 from functools import lru_cache
 from typing import Annotated, Final
 
@@ -16,10 +15,11 @@ from pydantic.alias_generators import to_camel
 
 from authz.policy import ClientPolicy, FieldError, Mode, Path
 from authz.policy.fields import RouteScope
-from authz.policy.limits import REQUESTS_MAX, RateLimit
+from authz.policy.limits import REQUESTS_MAX, Limit, OnStoreFailure, RateLimit
 from authz.policy.smart import Scope
 
 _SECOND_US: Final = 1_000_000
+_SECONDS_AT_ONCE: Final = 60  # a minute's worth, so that `per: 1m` fits without a burst of its own
 Pattern = Annotated[str, StringConstraints(min_length=1, max_length=256)]  # `*` stands for any characters, also none
 Patterns = Annotated[tuple[Pattern, ...], Field(min_length=1, max_length=64)]
 
@@ -58,11 +58,21 @@ def _excess(policy: ClientPolicy, ceiling: Ceiling) -> Iterator[FieldError]:
         yield _error(("spec", "mode"), "one of", [mode.value for mode in ceiling.modes])
     yield from _names(policy, ceiling)
     yield from _scopes(policy, ceiling)
-    if ceiling.requests_per_second is not None:
-        rates = [limit for quota in spec.quotas if isinstance(limit := quota.limit(), RateLimit) and limit.enforced]
-        slowest = min((Fraction(limit.requests * _SECOND_US, limit.per_us) for limit in rates), default=None)
-        if slowest is None or slowest > ceiling.requests_per_second:
-            yield _error(("spec", "quotas"), "an enforced quota of at most", [f"{ceiling.requests_per_second} per 1s"])
+    most = ceiling.requests_per_second
+    if most is not None and not any(_keeps_to(quota.limit(), most) for quota in spec.quotas):
+        at_once = f"{_SECONDS_AT_ONCE * most} at once (capacity + maxOvershoot), not onStoreFailure: Open"
+        yield _error(("spec", "quotas"), "an enforced quota of at most", [f"{most} per 1s and {at_once}"])
+
+
+def _keeps_to(limit: Limit, per_second: int) -> bool:
+    """Return whether a quota alone keeps its client to a rate, also in a burst and without a store."""
+    return (
+        isinstance(limit, RateLimit)
+        and limit.enforced
+        and limit.on_store_failure is not OnStoreFailure.OPEN
+        and limit.requests * _SECOND_US <= per_second * limit.per_us
+        and limit.capacity + limit.max_overshoot <= _SECONDS_AT_ONCE * per_second
+    )
 
 
 def _names(policy: ClientPolicy, ceiling: Ceiling) -> Iterator[FieldError]:

@@ -6,11 +6,14 @@ it claims besides is free for others.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from authz.policy.document import ClientPolicy, Source
 
+_AUTHORITY: Final = re.compile(r"(?P<user>//(?:[^/?#]*@)?)(?P<host>[^/?#]*)")  # RFC 3986 section 3.2
 Claim = tuple[str, str]  # what kind, and its value
 
 
@@ -25,15 +28,32 @@ class Claimant:
 
 
 def claims_of(policy: ClientPolicy) -> frozenset[Claim]:
-    """Return what a policy claims for itself alone; a common name is none of it."""
+    """Return what a policy claims for itself alone; a common name is none of it.
+
+    Names are claimed as those who verify certificates compare them (RFC 5280 section 7), not as they are written.
+    """
     spec = policy.spec
     claims = {("clientId", spec.client_id)}
     if spec.identity is not None:
         identity = spec.identity
-        claims |= {("SAN", name) for name in (*identity.uris, *identity.dns_names, *identity.emails)}
+        names = (*map(_uri, identity.uris), *map(str.lower, identity.dns_names), *map(_email, identity.emails))
+        claims |= {("SAN", name) for name in names}
     if spec.certificate.source is Source.EXTERNAL:
         claims |= {("fingerprint", sha256) for sha256 in spec.certificate.fingerprints}
     return frozenset(claims)
+
+
+def _uri(uri: str) -> str:
+    """Return a URI with scheme and host in lower case; user and path are told apart by case."""
+    scheme, colon, rest = uri.partition(":")
+    if (authority := _AUTHORITY.match(rest)) is not None:
+        rest = authority["user"] + authority["host"].lower() + rest[authority.end() :]
+    return scheme.lower() + colon + rest
+
+
+def _email(email: str) -> str:
+    mailbox, at, domain = email.rpartition("@")
+    return mailbox + at + domain.lower()
 
 
 def conflicts(claimants: Iterable[Claimant]) -> dict[str, tuple[str, Claim]]:

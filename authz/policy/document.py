@@ -38,6 +38,7 @@ from authz.policy.fields import (
     RoutePath,
     RouteScope,
     SanUri,
+    SecretName,
     each_named_once,
     each_once,
 )
@@ -46,7 +47,8 @@ from authz.policy.limits import Calendar, Limit, OnStoreFailure, calendar_limit,
 API_VERSION: Final = "authz.healthtech.dev/v1alpha1"
 KIND: Final = "ClientPolicy"
 
-_HOUR_US: Final = parse_duration("1h")
+_DURATION_MIN_US: Final = parse_duration("1h")
+_DURATION_MAX_US: Final = parse_duration("8784h")  # 366 days: the longest wait until a CA or a key is rotated away
 _RENEWAL_MIN_US: Final = parse_duration("5m")  # cert-manager's bounds, which people know
 
 
@@ -131,7 +133,7 @@ class Certificate(_Model):
     renew_before: DurationUs | None = None
     private_key: PrivateKey = PrivateKey()
     profile: Literal["ClientAuth", "Spiffe"] = "ClientAuth"
-    secret_name: ObjectName | None = None
+    secret_name: SecretName | None = None
     secret_template: SecretTemplate = SecretTemplate()
     secret_deletion_policy: Literal["Delete", "Retain"] = "Delete"
     issuer_ref: IssuerRef | None = None
@@ -148,8 +150,10 @@ class Certificate(_Model):
             raise ValueError("fingerprints (1 to 8) go with source: External, and only with it")
         if self.renew_before is not None and self.renew_before_percentage is not None:
             raise ValueError("renewBefore and renewBeforePercentage exclude each other")
-        if self.duration < _HOUR_US:
+        if self.duration < _DURATION_MIN_US:
             raise ValueError("duration is at least 1h")
+        if self.duration > _DURATION_MAX_US:
+            raise ValueError("duration is at most 8784h")
         if self.renew_before is not None and not _RENEWAL_MIN_US <= self.renew_before < self.duration:
             raise ValueError("renewBefore is at least 5m, and must be shorter than duration")
         if self.issuer_ref is not None and self.source is not Source.ISSUED:

@@ -20,15 +20,14 @@ Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{64}$", to_
 DnsName = Annotated[str, StringConstraints(pattern=rf"^(?:\*\.)?{DNS_LABEL}(?:\.{DNS_LABEL})*$", max_length=253)]
 ObjectName = Annotated[str, StringConstraints(pattern=rf"^{DNS_LABEL}(?:\.{DNS_LABEL})*$", max_length=253)]
 EntryName = Annotated[str, StringConstraints(pattern=rf"^{DNS_LABEL}$", max_length=63)]
-# Envoy writes a URI SAN into x-forwarded-client-cert bare, so these characters could forge a field or an element.
-SanUri = Annotated[
-    str,
-    StringConstraints(
-        pattern=r"^[A-Za-z][A-Za-z0-9+.-]*:[\x21\x23-\x26\x28-\x2B\x2D-\x3A\x3C-\x5B\x5D-\x7E]+$", max_length=2048
-    ),
-]
+_SEGMENT: Final = r"(?:\.*[A-Za-z0-9_-][A-Za-z0-9._-]*|\.{3,})"  # neither empty nor a dot segment
+SPIFFE_ID: Final = rf"^spiffe://[a-z0-9._-]{{1,255}}(?:/{_SEGMENT})+$"  # SPIFFE-ID section 2; X509-SVID needs a path
+TWO_READINGS: Final = r"[:/]\.\.?(?:[/?]|$)|%(?:2[EeFf]|5[Cc])"  # of a URI that somebody resolves, and somebody not
+OPERATORS_SECRETS: Final = ("clientpolicy-ca", "clientpolicy-trust")
+
 Email = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.!#$%&*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+$", max_length=254)]
-PrintableName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=COMMON_NAME_MAX)]
+# No controls, nothing that is invisible or turns the text around, nothing for private use (half characters are no JSON)
+PrintableName = Annotated[str, StringConstraints(pattern=r"^[^\p{Cc}\p{Cf}\p{Co}]+$", max_length=COMMON_NAME_MAX)]
 ClientId = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]+$", min_length=1, max_length=256)]
 
 
@@ -88,12 +87,38 @@ def _route_scope(value: object) -> Scope | str:
     return _other_scope(value)
 
 
+def _one_reading(uri: str) -> str:
+    if uri.startswith("spiffe:"):
+        if not re.fullmatch(SPIFFE_ID, uri):
+            raise ValueError(
+                "expected a SPIFFE ID: spiffe://, a trust domain in lower case, and a path of letters, digits and `.-_`"
+            )
+    elif re.search(TWO_READINGS, uri):
+        raise ValueError("expected no dot segments, and none of %2E, %2F, %5C")
+    return uri
+
+
+def _not_the_operators(name: str) -> str:
+    if name in OPERATORS_SECRETS:
+        raise ValueError(f"{' and '.join(OPERATORS_SECRETS)} are the operator's own")
+    return name
+
+
 def _route_path(path: str) -> str:
     if not _ROUTE_PATH.fullmatch(path):
         raise ValueError("expected an absolute path without query, encoding, `;`, empty or dot segments")
     return path
 
 
+# Envoy writes a URI SAN bare into x-forwarded-client-cert: quote, comma, semicolon could forge a field or an element.
+SanUri = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^[a-z][a-z0-9+.-]*:[\x21\x24-\x26\x28-\x2B\x2D-\x3A\x3C-\x5B\x5D-\x7E]+$", max_length=2048
+    ),
+    AfterValidator(_one_reading),
+]
+SecretName = Annotated[ObjectName, AfterValidator(_not_the_operators)]
 DurationUs = Annotated[int, PlainValidator(_duration_us)]
 ClinicalScope = Annotated[Scope, PlainValidator(_clinical_scope)]
 OtherScope = Annotated[str, PlainValidator(_other_scope)]

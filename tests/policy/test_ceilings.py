@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from authz.policy import ClientPolicy, FieldError, parse
 from authz.policy.ceilings import Ceiling, beyond
 
 # The example of design §5.
-PARTNERS = {
+PARTNERS: dict[str, Any] = {
     "namespaces": ["partner-*"],
     "clientIds": ["partner-*"],
     "sanPrefixes": ["spiffe://healthtech.dev/client/partner-"],
@@ -62,6 +63,7 @@ def test_namespace_that_no_ceiling_matches_may_do_nothing(namespace: str) -> Non
     assert places(beyond(elsewhere, ceilings(PARTNERS))) == ["metadata.namespace"]
 
 
+RATE: dict[str, Any] = {"name": "q", "requests": 100, "per": "1s"}
 BEYOND: dict[str, tuple[dict[str, Any], list[str]]] = {
     "another's client id": ({"clientId": "hospital"}, ["spec.clientId"]),
     "a client id that contains the pattern": ({"clientId": "xpartner-a"}, ["spec.clientId"]),
@@ -82,6 +84,16 @@ BEYOND: dict[str, tuple[dict[str, Any], list[str]]] = {
     "too fast by a fraction": ({"quotas": [{"name": "q", "requests": 6001, "per": "1m"}]}, ["spec.quotas"]),
     "calendar alone": ({"quotas": [{"name": "q", "requests": 1, "calendar": "Day"}]}, ["spec.quotas"]),
     "in shadow alone": ({"quotas": [{"name": "q", "requests": 1, "per": "1s", "mode": "Shadow"}]}, ["spec.quotas"]),
+    "much at once": ({"quotas": [RATE | {"burst": 10**9 - 1}]}, ["spec.quotas"]),
+    "one too many at once": ({"quotas": [RATE | {"burst": 6000}]}, ["spec.quotas"]),
+    "one too many by overshoot": ({"quotas": [RATE | {"burst": 5999, "maxOvershoot": 1}]}, ["spec.quotas"]),
+    "much by overshoot": ({"quotas": [RATE | {"maxOvershoot": 10**9}]}, ["spec.quotas"]),
+    "an hour's worth at once": ({"quotas": [{"name": "q", "requests": 360_000, "per": "1h"}]}, ["spec.quotas"]),
+    "open without a store": ({"quotas": [RATE | {"onStoreFailure": "Open"}]}, ["spec.quotas"]),
+    "a half here and a half there": (
+        {"quotas": [RATE | {"burst": 10**6}, RATE | {"name": "r", "requests": 1000}]},
+        ["spec.quotas"],
+    ),
     "all at once": (
         {"clientId": "x", "mode": "Shadow", "scopes": ["user/*.rs"]},
         ["spec.mode", "spec.clientId", "spec.scopes[0]"],
@@ -95,6 +107,56 @@ def test_what_goes_beyond_is_told_by_field(name: str) -> None:
     found = beyond(policy(**spec), ceilings(PARTNERS))
     assert places(found) == expected
     assert all("expected" in error.message for error in found)
+
+
+def test_what_bounds_the_rate_is_said_whole() -> None:
+    (error,) = beyond(policy(quotas=[]), ceilings(PARTNERS))
+    assert error.message.endswith(
+        "expected an enforced quota of at most 100 per 1s and 6000 at once (capacity + maxOvershoot), "
+        "not onStoreFailure: Open"
+    )
+
+
+@pytest.mark.parametrize(
+    "quotas",
+    [
+        [RATE | {"burst": 5999}],
+        [RATE | {"burst": 4999, "maxOvershoot": 1000}],
+        [RATE | {"onStoreFailure": "Closed"}],
+        [{"name": "q", "requests": 360_000, "per": "1h", "burst": 0}],
+        [RATE | {"burst": 10**6}, RATE | {"name": "r"}, {"name": "d", "requests": 10**6, "calendar": "Day"}],
+    ],
+)
+def test_one_quota_within_the_bound_is_enough(quotas: list[dict[str, Any]]) -> None:
+    assert beyond(policy(quotas=quotas), ceilings(PARTNERS)) == ()
+
+
+@given(
+    st.lists(
+        st.sampled_from(["a", "/", "..", ".", "%2e", "%2F", "%5c", "%", "\\", "?", "#", ":", "@", "A"]), max_size=8
+    )
+)
+def test_no_uri_that_is_taken_leaves_its_prefix_when_it_is_resolved(parts: list[str]) -> None:
+    for prefix in ("spiffe://healthtech.dev/client/partner-", "https://healthtech.dev/client/partner-"):
+        uri = prefix + "".join(parts)
+        parsed = parse(policy_document(**(FITTING | {"identity": {"uris": [uri]}})))
+        if isinstance(parsed, ClientPolicy):
+            assert urljoin(uri.replace("spiffe:", "https:"), unquote(urlsplit(uri).path)).startswith(
+                prefix.replace("spiffe:", "https:")
+            )
+
+
+@pytest.mark.parametrize("more", ["/../admin", "a?x=1#y", "a?x=1", "a#y", "/..", "a/%2e%2e/admin", "a/"])
+def test_prefix_of_a_spiffe_id_cannot_be_left(more: str) -> None:
+    uri = PARTNERS["sanPrefixes"][0] + more
+    (error,) = _refused(policy_document(**(FITTING | {"identity": {"uris": [uri]}})))
+    assert error.place == "spec.identity.uris[0]"
+
+
+def _refused(document: dict[str, Any]) -> tuple[FieldError, ...]:
+    parsed = parse(document)
+    assert isinstance(parsed, tuple), parsed
+    return parsed
 
 
 def test_a_policy_must_fit_into_one_ceiling_whole() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from partner import policy_document
@@ -60,6 +61,39 @@ def test_what_a_policy_claims() -> None:
     certificate = {"source": "External", "fingerprints": [PRINT]}
     claims = claims_of(policy(clientId="a", identity=identity, certificate=certificate))
     assert claims == {ID, SAN, ("SAN", "a.example"), ("SAN", "a@example.org"), FINGERPRINT}
+
+
+@pytest.mark.parametrize(
+    ("field", "one", "other"),
+    [
+        ("uris", "https://Partner.EXAMPLE/App", "https://partner.example/App"),
+        ("uris", "https://A.example", "https://a.example"),
+        ("uris", "https://A.example?Q", "https://a.example?Q"),
+        ("uris", "https://User@A.example:8443/p", "https://User@a.example:8443/p"),
+        ("emails", "Ops@Partner.example", "Ops@partner.EXAMPLE"),
+    ],
+)
+def test_names_that_mean_the_same_are_one_claim(field: str, one: str, other: str) -> None:
+    read = policy(clientId="a", identity={field: [one]})
+    assert claims_of(read) == claims_of(policy(clientId="a", identity={field: [other]}))
+    assert read.spec.identity is not None
+    assert getattr(read.spec.identity, field.replace("N", "_n")) == (one,), "the certificate says it as it is written"
+
+
+@pytest.mark.parametrize(
+    ("field", "one", "other"),
+    [
+        ("uris", "https://a.example/App", "https://a.example/app"),
+        ("uris", "https://a.example?Q", "https://a.example?q"),
+        ("uris", "https://User@a.example", "https://user@a.example"),
+        ("uris", "urn:oid:A", "urn:oid:a"),
+        ("uris", "spiffe://td/A", "spiffe://td/a"),
+        ("emails", "Ops@partner.example", "ops@partner.example"),
+    ],
+)
+def test_names_that_mean_something_else_are_two_claims(field: str, one: str, other: str) -> None:
+    two = (policy(clientId="a", identity={field: [name]}) for name in (one, other))
+    assert len({claims_of(read) for read in two}) == 2
 
 
 @given(

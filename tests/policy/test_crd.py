@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import types
 from collections.abc import Iterator
 from enum import Enum
@@ -17,6 +18,7 @@ from authz.edge.manifests import Plain, read_documents
 from authz.policy.crd import crd
 from authz.policy.document import Spec
 from authz.policy.duration import parse_duration
+from authz.policy.fields import OPERATORS_SECRETS, SPIFFE_ID, TWO_READINGS
 
 (DEFINITION,) = read_documents(crd())
 ROOT: Any = DEFINITION.value
@@ -107,6 +109,31 @@ def test_bounds_are_the_same(place: str, annotation: Any, metadata: tuple[Any, .
     if schema["type"] == "array":
         assert "maxItems" in schema
         assert "x-kubernetes-list-type" in schema, place
+
+
+def ruled(schema: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield what each rule of CEL matches, with its message and the pattern beside it ("" where there is none)."""
+    for rule in schema.get("x-kubernetes-validations", ()):
+        for expression in re.findall(r"self\.matches\(r'([^']+)'\)", rule["rule"]):
+            yield expression, rule["message"], schema.get("pattern", "")
+    for below in (*schema.get("properties", {}).values(), schema.get("items")):
+        if below is not None:
+            yield from ruled(below)
+
+
+def test_rules_match_by_the_expressions_of_patterns_and_of_the_parser() -> None:
+    """A rule says in words what a pattern shows raw; what no pattern can hold is the parser's own expression."""
+    ours = {SPIFFE_ID: "expected a SPIFFE ID", TWO_READINGS: "expected no dot segments"}
+    found = list(ruled(SCHEMA["spec"]))
+    assert len(found) == 10
+    for expression, message, pattern in found:
+        assert expression == pattern or message.startswith(ours.pop(expression))
+    assert not ours
+
+
+def test_operators_secrets_are_the_same() -> None:
+    (rule,) = SCHEMA["spec"]["properties"]["certificate"]["properties"]["secretName"]["x-kubernetes-validations"]
+    assert tuple(re.findall(r"'([^']+)'", rule["rule"])) == OPERATORS_SECRETS
 
 
 def defaults(model: type[BaseModel], schema: dict[str, Any], place: str) -> Iterator[tuple[str, Any, Any]]:

@@ -39,6 +39,12 @@ GOOD: dict[str, dict[str, Any]] = {
         ]
     },
     "route": {"routes": [{"name": "a", "match": {"path": "/x"}, "scopes": {"anyOf": ["export.run"]}}]},
+    "names of people": {"identity": {"commonName": "Ärzte & Söhne (Zürich) 株式会社", "organizations": ["Ü"]}},
+    "URIs": {
+        "identity": {"uris": ["spiffe://a_b.c-d.1/A/b_c/..two/...", "https://A@B.example:1/?c=/a&b=%20", "urn:a..b"]}
+    },
+    "a leap year": {"certificate": {"duration": "8784h", "renewBefore": "8783h59m"}},
+    "shortest window": {"quotas": [{"name": "a", "requests": 1, "per": "1us"}]},
     "validity": {"validity": {"notBefore": "2026-01-01T00:00:00Z", "notAfter": "2027-01-01T00:00:00Z"}},
 }
 
@@ -50,6 +56,18 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "identity of nobody": ({"identity": {"organizations": ["a"]}}, "needs a commonName or at least one of uris, dnsNames, emails"),
     "two SPIFFE ids": ({"identity": {"uris": ["spiffe://a/b", "spiffe://a/c"]}}, "at most one spiffe:// URI"),
     "URI with a comma": ({"identity": {"uris": ["https://a,b"]}}, "spec.identity.uris[0]"),
+    "URI in upper case": ({"identity": {"uris": ["HTTPS://a"]}}, "expected a URI: a lower-case scheme"),
+    "SPIFFE in upper case": ({"identity": {"uris": ["SPIFFE://a/b"]}}, "expected a URI: a lower-case scheme"),
+    "URI with a fragment": ({"identity": {"uris": ["https://a/b#c"]}}, "expected a URI"),
+    "SPIFFE id that leaves its place": ({"identity": {"uris": ["spiffe://healthtech.dev/client/partner-/../admin"]}}, "expected a SPIFFE ID"),
+    "SPIFFE id with a query": ({"identity": {"uris": ["spiffe://healthtech.dev/client/partner-a?x=1"]}}, "expected a SPIFFE ID"),
+    "SPIFFE id with an encoding": ({"identity": {"uris": ["spiffe://a/%2e"]}}, "expected a SPIFFE ID"),
+    "trust domain alone": ({"identity": {"uris": ["spiffe://a"]}}, "expected a SPIFFE ID"),
+    "URI with a dot segment": ({"identity": {"uris": ["https://a/b/../c"]}}, "expected no dot segments"),
+    "URI with an encoded slash": ({"identity": {"uris": ["https://a/b%2fc"]}}, "expected no dot segments, and none of %2E, %2F, %5C"),
+    "name that turns around": ({"identity": {"commonName": "nimda\u202e"}}, "spec.identity.commonName: Invalid value"),
+    "name with what is not seen": ({"identity": {"commonName": "ad\u200bmin"}}, "spec.identity.commonName: Invalid value"),
+    "organization with a C1 control": ({"identity": {"commonName": "a", "organizations": ["a\x9bb"]}}, "spec.identity.organizations[0]: Invalid value"),
     "nine DNS names": ({"identity": {"dnsNames": [f"a{n}.example" for n in range(9)]}}, "must have at most 8 items"),
     "twice the same name": ({"identity": {"dnsNames": ["a.example", "a.example"]}}, "spec.identity.dnsNames[1]: Duplicate value"),
     "CSR without csr": ({"certificate": {"source": "CSR"}}, "csr goes with source: CSR, and only with it"),
@@ -62,13 +80,17 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "renewal before the beginning": ({"certificate": {"renewBefore": "720h"}}, "renewBefore must be shorter than duration"),
     "renewal too late": ({"certificate": {"renewBefore": "1m"}}, "at least 5m"),
     "life of a minute": ({"certificate": {"duration": "1m"}}, "at least 1h"),
-    "duration in days": ({"certificate": {"duration": "30d"}}, "spec.certificate.duration"),
+    "duration in days": ({"certificate": {"duration": "30d"}}, 'spec.certificate.duration: Invalid value: "30d": expected a duration such as 90s, 15m or 720h'),
+    "life beyond a year": ({"certificate": {"duration": "8784h1s"}}, "duration is at most 8784h"),
+    "life beyond what a number holds": ({"certificate": {"duration": "999999999999h"}}, "duration is at most 8784h"),
+    "the CA's Secret": ({"certificate": {"secretName": "clientpolicy-ca"}}, "clientpolicy-ca and clientpolicy-trust are the operator's own"),
+    "the trust bundle's Secret": ({"certificate": {"secretName": "clientpolicy-trust"}}, "clientpolicy-ca and clientpolicy-trust are the operator's own"),
     "RSA of 256 bits": ({"certificate": {"privateKey": {"algorithm": "RSA"}}}, "size is 256 or 384 for ECDSA, and 2048, 3072 or 4096 for RSA"),
     "Spiffe without an id": ({"certificate": {"profile": "Spiffe"}}, "Spiffe needs exactly one URI, spiffe://..., in identity.uris"),
     "None without token": ({"certificate": {"source": "None"}, "token": {"required": False}}, "identifies by token, so token.required cannot be false"),
     "None with binding": ({"certificate": {"source": "None"}, "token": {"binding": "Required"}}, "token.binding: Required needs a certificate"),
     "no issuers": ({"token": {"issuers": []}}, "should have at least 1 items"),
-    "scope of nothing": ({"scopes": ["patient/Patient."]}, "spec.scopes[0]"),
+    "scope of nothing": ({"scopes": ["patient/Patient."]}, 'spec.scopes[0]: Invalid value: "patient/Patient.": expected a SMART clinical scope such as'),
     "letters out of order": ({"scopes": ["patient/Patient.sr"]}, "spec.scopes[0]"),
     "v1 with a filter": ({"scopes": ["patient/Patient.read?a=b"]}, "spec.scopes[0]"),
     "clinical scope among the others": ({"otherScopes": ["patient/Patient.read"]}, "a clinical scope belongs into spec.scopes"),
@@ -79,6 +101,9 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "quota with two windows": ({"quotas": [{"name": "a", "requests": 1, "per": "1s", "calendar": "Day"}]}, "needs exactly one of per, calendar"),
     "calendar with burst": ({"quotas": [{"name": "a", "requests": 1, "calendar": "Day", "burst": 1}]}, "burst goes with per, not with calendar"),
     "calendar with overshoot": ({"quotas": [{"name": "a", "requests": 1, "calendar": "Day", "maxOvershoot": 1}]}, "maxOvershoot goes with per"),
+    "quota per nothing": ({"quotas": [{"name": "a", "requests": 1, "per": "0s"}]}, "per is longer than 0s"),
+    "quota per nothing in many words": ({"quotas": [{"name": "a", "requests": 1, "per": "0h00.0s"}]}, "per is longer than 0s"),
+    "quota per day": ({"quotas": [{"name": "a", "requests": 1, "per": "1d"}]}, 'spec.quotas[0].per: Invalid value: "1d": expected a duration such as'),
     "no requests": ({"quotas": [{"name": "a", "requests": 0, "per": "1s"}]}, "should be greater than or equal to 1"),
     "too many requests": ({"quotas": [{"name": "a", "requests": 10**9 + 1, "per": "1s"}]}, "should be less than or equal to 1000000000"),
     "revoked by nobody": ({"revocation": {"fingerprints": [{"reason": "KeyCompromise"}]}}, "spec.revocation.fingerprints[0].sha256: Required value"),
@@ -118,6 +143,19 @@ def test_bad_policy_is_refused_with_its_reason(
     assert status in (400, 422), answer
     assert message in answer["message"]
     assert not isinstance(parse(sent), ClientPolicy), "authz and the operator refuse it, too"
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [{"certificate": {"duration": "30d"}}, {"quotas": [{"name": "a", "requests": 1, "per": "1d"}]}],
+    ids=["duration", "per"],
+)
+def test_what_is_no_duration_is_told_in_words_alone(plane: ControlPlane, namespace: str, spec: dict[str, Any]) -> None:
+    """Rules that compute with it say nothing about what the API server cannot read."""
+    _, answer = plane.api("POST", policies_in(namespace), policy(**spec))
+    told = [cause["message"] for cause in answer["details"]["causes"] if "should match" not in cause["message"]]
+    (words,) = told
+    assert words.endswith("expected a duration such as 90s, 15m or 720h")
 
 
 @pytest.mark.parametrize(

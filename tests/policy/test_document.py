@@ -102,6 +102,41 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "URI with semicolon": ({"identity": {"uris": ["spiffe://a/b;c"]}}, "spec.identity.uris[0]", "pattern"),
     "URI with quote": ({"identity": {"uris": ['spiffe://a/"b']}}, "spec.identity.uris[0]", "pattern"),
     "URI with space": ({"identity": {"uris": ["spiffe://a/b c"]}}, "spec.identity.uris[0]", "pattern"),
+    "SPIFFE id of a port": ({"identity": {"uris": ["spiffe://a:1/b"]}}, "spec.identity.uris[0]", "SPIFFE"),
+    "name with a newline": ({"identity": {"commonName": "a\nb"}}, "spec.identity.commonName", "pattern"),
+    "name with a right-to-left override": (
+        {"identity": {"commonName": "nimda\u202e"}},
+        "spec.identity.commonName",
+        "pattern",
+    ),
+    "name with a zero width space": (
+        {"identity": {"commonName": "ad\u200bmin"}},
+        "spec.identity.commonName",
+        "pattern",
+    ),
+    "name for private use": ({"identity": {"commonName": "\ue000"}}, "spec.identity.commonName", "pattern"),
+    "half a character": ({"identity": {"commonName": "a\ud800"}}, "", "Invalid JSON"),
+    "organization with a C1 control": (
+        {"identity": {"commonName": "a", "organizations": ["a\x9bb"]}},
+        "spec.identity.organizations[0]",
+        "pattern",
+    ),
+    "life beyond a year": ({"certificate": {"duration": "8784h1s"}}, "spec.certificate", "duration is at most 8784h"),
+    "the CA's Secret": (
+        {"certificate": {"secretName": "clientpolicy-ca"}},
+        "spec.certificate.secretName",
+        "the operator's own",
+    ),
+    "the trust bundle's Secret": (
+        {"certificate": {"secretName": "clientpolicy-trust"}},
+        "spec.certificate.secretName",
+        "the operator's own",
+    ),
+    "quota per nothing": (
+        {"quotas": [{"name": "a", "requests": 1, "per": "0s"}]},
+        "spec.quotas[0].per",
+        "at least one microsecond",
+    ),
     "URI twice": ({"identity": {"uris": ["https://a", "https://a"]}}, "spec.identity.uris", "given twice: https://a"),
     "nine DNS names": ({"identity": {"dnsNames": [f"a{n}" for n in range(9)]}}, "spec.identity.dnsNames", "8"),
     "DNS name": ({"identity": {"dnsNames": ["a_b"]}}, "spec.identity.dnsNames[0]", "pattern"),
@@ -267,6 +302,99 @@ def test_all_errors_come_at_once() -> None:
         "spec.quotas[0].name",
         "spec.quotas[0].requests",
     }
+
+
+GOOD_URIS = (
+    "spiffe://a/b",
+    "spiffe://healthtech.dev/client/trusted-partner-app",
+    "spiffe://a_b.c-d.1/A/b_c/.hidden/..two/a.b/...",
+    f"spiffe://{'t' * 255}/a",
+    f"spiffe://a/{'b' * 2037}",
+    "https://partner.example.org/app?next=/a&b=%20",
+    "https://user@Partner.example:8443",
+    "https://[2001:db8::1]/",
+    "urn:oid:1.2.3",
+    "urn:a..b",
+    "https://a/.well-known/b..c/...",
+    "mailto:a@b.example",
+    "spiffes://A",
+)
+BAD_SPIFFE_IDS = {
+    "trust domain alone": "spiffe://a",
+    "trailing slash": "spiffe://a/b/",
+    "root": "spiffe://a/",
+    "empty segment": "spiffe://a//b",
+    "no trust domain": "spiffe:///b",
+    "upper-case trust domain": "spiffe://A/b",
+    "port": "spiffe://a:443/b",
+    "user": "spiffe://u@a/b",
+    "query": "spiffe://a/b?c=d",
+    "dot segment": "spiffe://a/./b",
+    "dot segment at the end": "spiffe://a/b/.",
+    "parent": "spiffe://a/b/../c",
+    "parent at the end": "spiffe://a/b/..",
+    "encoding": "spiffe://a/%62",
+    "encoded parent": "spiffe://a/%2e%2e/b",
+    "another sign": "spiffe://a/b~c",
+    "colon": "spiffe://a/b:c",
+    "no authority": "spiffe:a/b",
+    "long trust domain": f"spiffe://{'t' * 256}/a",
+}
+BAD_URIS = {
+    "parent": "https://a/b/../c",
+    "parent at the end": "https://a/b/..",
+    "parent before a query": "https://a/b/..?c",
+    "dot segment": "https://a/./b",
+    "dot segment at the end": "https://a/.",
+    "parent of a URN": "urn:../a",
+    "encoded dots": "https://a/%2e%2E/b",
+    "encoded slash": "https://a/b%2Fc",
+    "encoded slash in lower case": "https://a/b%2fc",
+    "encoded backslash": "https://a/b%5cc",
+}
+BAD_SPELLINGS = {
+    "fragment": "https://a/b#c",
+    "fragment of a SPIFFE id": "spiffe://a/b#c",
+    "backslash": "https://a\\b",
+    "upper-case scheme": "HTTPS://a/b",
+    "SPIFFE in upper case": "SPIFFE://a/b",
+    "SPIFFE in both cases": "Spiffe://a/b",
+    "no scheme": "//a/b",
+    "beyond ASCII": "https://\u00e4.example",
+}
+
+
+@pytest.mark.parametrize("uri", GOOD_URIS)
+def test_good_uri_is_taken_as_it_is_written(uri: str) -> None:
+    policy = parse(document(clientId="a", identity={"uris": [uri]}))
+    assert isinstance(policy, ClientPolicy), policy
+    assert policy.spec.identity is not None
+    assert policy.spec.identity.uris == (uri,)
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        *(pytest.param(uri, "expected a SPIFFE ID", id=f"SPIFFE: {name}") for name, uri in BAD_SPIFFE_IDS.items()),
+        *(pytest.param(uri, "expected no dot segments", id=f"URI: {name}") for name, uri in BAD_URIS.items()),
+        *(pytest.param(uri, "pattern", id=name) for name, uri in BAD_SPELLINGS.items()),
+        pytest.param(f"spiffe://a/{'b' * 2038}", "at most 2048", id="too long"),
+    ],
+)
+def test_uri_with_two_readings_is_refused(uri: str, message: str) -> None:
+    (error,) = errors(document(clientId="a", identity={"uris": [uri]}))
+    assert error.place == "spec.identity.uris[0]"
+    assert message in error.message
+
+
+def test_longest_life_is_a_leap_year() -> None:
+    assert isinstance(parse(document(clientId="a", certificate={"duration": "8784h"})), ClientPolicy)
+
+
+@pytest.mark.parametrize("name", ["Partner Ltd", "Ärzte & Söhne (Zürich) 株式会社", "a"])
+def test_names_of_people_are_taken(name: str) -> None:
+    policy = parse(document(clientId="a", identity={"commonName": name, "organizations": [name]}))
+    assert isinstance(policy, ClientPolicy), policy
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,9 @@ def limits(schema: dict[str, Any]) -> Iterator[str]:
     inner = schema.get("items", schema.get("additionalProperties"))
     if isinstance(inner, dict) and inner["type"] == "string":
         yield from (f"each {bound}" for bound in bounds(inner))
-    yield from (rule["message"] for rule in schema.get("x-kubernetes-validations", ()) if schema["type"] == "string" and is_duration(schema))  # fmt: skip
+    if schema["type"] == "string" and is_duration(schema):
+        said = (rule["message"] for rule in schema.get("x-kubernetes-validations", ()))
+        yield from (message.partition(" is ")[2] for message in said if not message.startswith("expected"))
 
 
 IMMUTABLE: Final = set(re.findall(r"message: (\w+) cannot be changed", crd()))
