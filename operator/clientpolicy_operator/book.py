@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 PREFIX: Final = "clientpolicy-ledger-"
 LABELS: Final = {"app.kubernetes.io/managed-by": "clientpolicy", "app.kubernetes.io/component": "ledger"}
+Live = Callable[[], set[str] | None]
 _ATTEMPTS: Final = 8
 
 
@@ -43,7 +44,7 @@ class _Shard:
                     "a row of the ledger cannot be read", extra={"configmap": self.name, "key": uid}
                 )
 
-    def data(self, rows: dict[str, tuple[Entry, ...]], live: set[str] | None) -> dict[str, str]:
+    def data(self, rows: dict[str, tuple[Entry, ...]], live: Live) -> dict[str, str]:
         fitting = ledger.fit(rows, live, clock.now())
         if len(fitting) < len(rows):
             lost = len(rows) - len(fitting)
@@ -60,7 +61,7 @@ class Book:
         self._api = api
         self._namespace = namespace
         self._shards = [_Shard(f"{PREFIX}{number:02x}") for number in range(ledger.SHARDS)]
-        self.live: Callable[[], set[str] | None] = lambda: None  # UIDs of the objects that are there, if that is known
+        self.live: Live = lambda: None  # UIDs of the objects that are there, if that is known
         self.version = 0  # rises with each change that this process sees
 
     async def open(self) -> None:
@@ -144,7 +145,7 @@ class Book:
         raise Conflict(f"{shard.name}: changed by others {_ATTEMPTS} times in a row")
 
     async def _put(self, shard: _Shard, rows: dict[str, tuple[Entry, ...]]) -> Document:
-        data = shard.data(rows, self.live())
+        data = shard.data(rows, self.live)
         if shard.object is None:
             body: dict[str, Any] = {"metadata": {"name": shard.name, "labels": LABELS}, "data": data}
             return await self._api.create(core_path(self._namespace, "configmaps"), body)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -97,16 +97,21 @@ def add(entries: tuple[Entry, ...], new: Entry, now: datetime) -> tuple[Entry, .
     return (*(one for one in kept if one not in dropped), new)
 
 
-def fit(rows: Mapping[str, tuple[Entry, ...]], live: Container[str] | None, now: datetime) -> dict[str, str]:
+def fit(
+    rows: Mapping[str, tuple[Entry, ...]], live: Callable[[], Container[str] | None], now: datetime
+) -> dict[str, str]:
     """Return a shard's data, of at most `BYTES_MAX`: else one tenant could keep all others in it from being signed for.
 
-    First to go is what objects that are gone left behind (`live`: those that are there; None: not known), then of each
-    other but its newest: a CRL, which is depth, loses them; who may call is told by statuses.
+    First to go is what objects that are gone left behind (`live` returns those that are there; None: not known), then
+    all but the newest of each other one: the CRL, which is depth, loses them; who may call is told by statuses.
     """
     texts = {uid: encode(entries) for uid, entries in rows.items()}
     size = sum(len(uid) + len(text) for uid, text in texts.items())
+    if size <= BYTES_MAX:
+        return texts
+    there = live()
     ends = {uid: max((one.not_after for one in entries), default=now) for uid, entries in rows.items()}
-    gone = sorted((uid for uid in rows if live is not None and uid not in live), key=ends.__getitem__)
+    gone = sorted((uid for uid in rows if there is not None and uid not in there), key=ends.__getitem__)
     for uid in gone:
         if size <= BYTES_MAX:
             break

@@ -121,10 +121,12 @@ class Reconciler:
             raise Refused(f"{_NAMES[again.pop()]} does not stay as it was written: something changes it back")
         await self._act(view, observed, planned.actions)
         visit.done.update(map(type, planned.actions))
-        if isinstance(planned.actions[-1], Report):  # the last write: what it told is how things are
-            self._signed.pop(view.subject.uid, None)
-            return Plan((), self._again(view.subject, planned) if visit.failure is None else planned.again)
-        return None
+        if not isinstance(planned.actions[-1], Report):
+            return None
+        if visit.failure is not None:  # what was signed may be stored yet
+            return planned
+        self._signed.pop(view.subject.uid, None)  # the last write: what it told is how things are
+        return Plan((), self._again(view.subject, planned))
 
     def _again(self, subject: Subject, planned: Plan) -> datetime | None:
         """cert-manager may make another certificate whenever it likes, and nobody tells us."""

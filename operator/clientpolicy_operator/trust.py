@@ -167,9 +167,8 @@ class Trust:
             and all(entry.sha256 != one.sha256 for entry in self._book.entries(known.uid))
         ]  # fmt: skip
         results = await asyncio.gather(*(self._book.record(*_row(*pair, now)) for pair in lost), return_exceptions=True)
-        restored = sum(result is None for result in results)
-        if lost:
-            logger.warning("the ledger had lost rows", extra={"lost": len(lost), "restored": restored})
+        if restored := sum(result is None for result in results):  # the others stood there, written by another replica
+            logger.warning("the ledger had lost rows; they are written again", extra={"rows": restored})
 
     async def _make(self) -> Document | None:
         """Make the CA, unless there ever was one: it is never silently replaced."""

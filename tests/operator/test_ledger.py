@@ -163,15 +163,15 @@ def test_full_shard_loses_what_is_gone_first_and_of_the_others_all_but_the_newes
     many = tuple(entry(number) for number in range(1, 65))
     rows = {f"gone-{number}": many for number in range(60)} | {f"live-{number}": many for number in range(60)}
     live = {uid for uid in rows if uid.startswith("live")}
-    data = fit(rows, live, START)
+    data = fit(rows, lambda: live, START)
     assert sum(len(uid) + len(text) for uid, text in data.items()) <= BYTES_MAX
     assert live <= data.keys()
     assert all(decode(text)[-1].revision == 64 and len(decode(text)) >= KEPT_MIN for text in data.values())
     assert {len(decode(data[uid])) for uid in live} == {64}, "there was room for them once the others had gone"
-    crowded = fit({f"live-{number}": many for number in range(200)}, live=None, now=START)
+    crowded = fit({f"live-{number}": many for number in range(200)}, lambda: None, START)
     assert len(crowded) == 200, "nothing that may be there is lost whole"
 
 
 def test_shard_with_room_loses_nothing() -> None:
     rows = {"gone": (entry(1), entry(2)), "live": (entry(3),)}
-    assert {uid: decode(text) for uid, text in fit(rows, {"live"}, START).items()} == rows
+    assert {uid: decode(text) for uid, text in fit(rows, lambda: {"live"}, START).items()} == rows
