@@ -167,6 +167,42 @@ def test_restart_of_the_api_server_costs_no_certificate(own_plane: ControlPlane,
         assert operator.stop() == 0
 
 
+def test_api_server_killed_in_the_middle_of_issuing_leaves_one_certificate_each(
+    own_plane: ControlPlane, tmp_path: Path
+) -> None:
+    tenant, system = Tenant(own_plane, own_plane.new_namespace()), own_plane.new_namespace()
+    with OperatorProcess(tmp_path, own_plane.kubeconfig, system, tenant.namespace) as operator:
+        operator.ready()
+        uids = {name: tenant.apply(name)["metadata"]["uid"] for name in map("p{}".format, range(20))}
+        own_plane.stop_api()
+        own_plane.start_api()
+        for name in uids:
+            told = tenant.ready(name)
+            assert told["sha256"] == secret_sha256(tenant, f"{name}-tls")
+            rows = ledger_of(own_plane, system)[uids[name]]
+            assert len({row[0] for row in rows}) == len(rows)
+            assert told["sha256"] == rows[-1][1]
+        assert operator.stop() == 0
+
+
+def test_policy_deleted_while_nobody_operates_is_caught_up_with(
+    plane: ControlPlane, tenant: Tenant, tmp_path: Path
+) -> None:
+    """Its Secret goes without us (owner reference), and the CRL lists what the ledger tells of."""
+    system = plane.new_namespace()
+    with OperatorProcess(tmp_path, plane.kubeconfig, system, tenant.namespace) as operator:
+        operator.ready()
+        tenant.apply()
+        serial = tenant.ready()["serialNumber"]
+        assert operator.stop() == 0
+    tenant.delete()
+    until("garbage collected", lambda: tenant.secret() is None)
+    with OperatorProcess(tmp_path, plane.kubeconfig, system, tenant.namespace) as operator:
+        operator.ready()
+        until("CRL", lambda: serial in crl_of(plane, system))
+        assert operator.stop() == 0
+
+
 def test_deletions_that_no_watch_told_are_found_after_compaction(own_plane: ControlPlane, tmp_path: Path) -> None:
     """410 Gone: what was known is too old, and what went meanwhile is in no list."""
     tenant = Tenant(own_plane, own_plane.new_namespace())
