@@ -301,9 +301,9 @@ class ControlPlane:
         """Return what kubectl would print."""
         return self.api("GET", path, accept="application/json;as=Table;v=v1;g=meta.k8s.io")[1]
 
-    def install_crd(self) -> None:
-        """Install what `clientpolicy crd` prints, and wait until it is served."""
-        self.must("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd(), "application/yaml")
+    def install_crd(self, text: str = "") -> None:
+        """Install what `clientpolicy crd` prints, or another one, and wait until it is served."""
+        self.must("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", text or crd(), "application/yaml")
         self._until("ClientPolicy", lambda: self.api("GET", POLICIES)[0] == 200)
 
     def new_namespace(self) -> str:

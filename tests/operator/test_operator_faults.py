@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ from control_plane import ControlPlane, policies_in
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from operator_process import OperatorProcess, Tenant, ledger_of, until
+
+from authz.policy.crd import crd
 
 RBAC = Path(__file__).parents[2] / "examples" / "kubernetes" / "rbac.yaml"
 
@@ -332,6 +335,28 @@ def test_without_the_kind_it_says_what_to_install(tmp_path: Path) -> None:
         assert operator.process is not None
         assert operator.process.wait(60) == 1
         assert "clientpolicy crd | kubectl apply" in operator.log.read_text()
+
+
+def test_older_crd_prunes_what_it_lacks_and_costs_a_write_a_visit_at_most(tmp_path: Path) -> None:
+    """A new operator on the CRD of before: ready, and no loop of writes that never stick."""
+    older = "".join(
+        line for line in crd().splitlines(keepends=True) if not re.match(r" +(caSha256|renewalTime):", line)
+    )
+    assert older != crd()
+    with ControlPlane(tmp_path) as bare, ApiGate(bare, tmp_path) as gate:
+        bare.install_crd(older)
+        tenant = Tenant(bare, bare.new_namespace())
+        with OperatorProcess(
+            tmp_path, gate.kubeconfig, bare.new_namespace(), tenant.namespace, certificates={"resync": "2s"}
+        ) as operator:
+            operator.ready()
+            tenant.apply()
+            assert "caSha256" not in tenant.ready()
+            line = 'clientpolicy_reconciles_total{result="settled"}'
+            until("looked at again", lambda: operator.metric(line) >= 5)
+            written = sum(asked.path.endswith("/status") for asked in gate.asked)
+            assert written <= operator.metric(line) + 1
+            assert operator.stop() == 0
 
 
 def test_deleted_ca_is_told_never_replaced_and_works_again_once_restored(
