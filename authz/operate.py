@@ -48,7 +48,7 @@ class _Readings:
 async def _operate(settings: Settings) -> int:
     await (await connect()).session.close()  # credentials that cannot be read are told before anything begins
     operator = Operator(settings, connect, is_in_cluster=is_in_cluster())
-    ops = OpsServer(_registry(operator), lambda: operator.missing)
+    ops = OpsServer(_registry(operator), lambda: operator.missing, is_large=True)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

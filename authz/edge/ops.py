@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from aiohttp import web
@@ -14,9 +15,14 @@ class Unbindable(Exception):  # noqa: N818 a property of the address
 
 
 class OpsServer:
-    """`missing` returns what readiness still waits for; nothing means ready."""
+    """`missing` returns what readiness still waits for; nothing means ready.
 
-    def __init__(self, registry: CollectorRegistry, missing: Callable[[], tuple[str, ...]]) -> None:
+    `is_large`: the page is long enough to hold the loop up, and what it reads may be read from another thread.
+    """
+
+    def __init__(
+        self, registry: CollectorRegistry, missing: Callable[[], tuple[str, ...]], *, is_large: bool = False
+    ) -> None:
         async def live(_: web.Request) -> web.Response:
             return web.Response(text="ok\n")
 
@@ -25,7 +31,8 @@ class OpsServer:
             return web.Response(text="ready\n") if not waiting else web.Response(status=503, text="\n".join(waiting))
 
         async def metrics(_: web.Request) -> web.Response:
-            return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+            page = await asyncio.to_thread(generate_latest, registry) if is_large else generate_latest(registry)
+            return web.Response(body=page, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
         app = web.Application()
         app.add_routes([web.get("/livez", live), web.get("/readyz", ready), web.get("/metrics", metrics)])

@@ -30,7 +30,7 @@ class Agenda:
     def overdue(self) -> int:
         """How many wait for a hand."""
         now = self._now()
-        return sum(when <= now for when in self._due.values())
+        return sum(when <= now for when in list(self._due.values()))
 
     def at(self, key: Key, when: datetime) -> None:
         """Have it looked at then, or earlier if that was agreed before."""

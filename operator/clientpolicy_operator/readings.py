@@ -48,7 +48,7 @@ def _policies(operator: Operator) -> Iterator[Number]:
     now = clock.now()
     conditions: Counter[tuple[str, str]] = Counter()
     left: Counter[str] = Counter(dict.fromkeys((*map(_days, DAYS_LEFT), "more"), 0))
-    for key, known in operator.roster:
+    for key, known in list(operator.roster):  # a copy: another thread may read it
         conditions.update(known.conditions)
         if known.not_after is None:
             continue
@@ -97,7 +97,7 @@ def _authority(operator: Operator) -> Iterator[Number]:
     told = "Namespaces that the trust bundle cannot be published in."
     yield "gauge", "clientpolicy_trust_publish_failures", told, {}, len(trust.publish_failures)
     yield "counter", "clientpolicy_ca_rotations", "Times that another root took over.", {}, trust.rotations
-    for reason, count in sorted(operator.reconciler.signings.items()):
+    for reason, count in sorted(operator.reconciler.signings.copy().items()):
         yield "counter", "clientpolicy_signings", "Certificates signed, by why.", {"reason": reason}, count
 
 
@@ -114,7 +114,7 @@ def _work(operator: Operator) -> Iterator[Number]:
     yield "gauge", "clientpolicy_agenda_overdue", "Policies that wait for a hand.", {}, operator.agenda.overdue
     for result, count in operator.visits.items():
         yield "counter", "clientpolicy_reconciles", "Visits of a policy, by result.", {"result": result}, count
-    for kind, count in sorted(operator.api.errors.items()):
+    for kind, count in sorted(operator.api.errors.copy().items()):
         yield "counter", "clientpolicy_api_errors", "Failed requests to the API server.", {"kind": kind}, count
     yield "counter", "clientpolicy_api_writes", "Writes to the API server.", {}, operator.api.writes
     told = "How far the API server's clock is ahead of this one."
