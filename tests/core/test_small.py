@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from partner import partner_certificate, policy_document
 
+from authz.core import roster
 from authz.core.address import quota_key
 from authz.core.compartment_r4 import PATIENT_COMPARTMENT
 from authz.core.decide import Deny, conclude
@@ -121,6 +122,17 @@ def test_document_that_names_nobody_concerns_nobody(document: object) -> None:
 def test_shadow_may_be_forbidden_for_everyone() -> None:
     assert entry("first", mode="Shadow").client.shadow
     assert not entry("first", mode="Shadow", may_shadow=False).client.shadow
+
+
+def test_values_kept_once_are_bounded_and_stay_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roster, "SHARED_MAX", 8)
+    kept: dict[object, object] = {}
+    monkeypatch.setattr(roster, "_shared", kept)
+    for number in range(40):
+        client = entry(f"client-{number}", otherScopes=[f"export.{number}"]).client
+        assert client.other_scopes == {f"export.{number}"}
+        assert len(kept) <= 8
+    assert entry("a").client.scopes is entry("b").client.scopes
 
 
 def test_restrictions_are_taken_over_in_microseconds() -> None:
