@@ -12,9 +12,10 @@ import hmac
 import re
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import urlencode
 
 from aiohttp import web
@@ -51,6 +52,22 @@ class Registration:
     redirect_uri: str | None = None  # None: no authorization_code
 
 
+class Caller(NamedTuple):
+    """Who asks, by a certificate that was verified before: its URI SANs, and its thumbprint (RFC 8705 section 3.1)."""
+
+    uris: frozenset[str]
+    thumbprint: str
+
+
+def of_connection(request: web.Request) -> Caller | None:
+    """Return the peer of a listener with mutual TLS; None on another."""
+    connection = request.transport.get_extra_info("ssl_object") if request.transport is not None else None
+    if connection is None or not (certificate := connection.getpeercert()):
+        return None
+    uris = frozenset(value for kind, value in certificate.get("subjectAltName", ()) if kind == "URI")
+    return Caller(uris, thumbprint(connection.getpeercert(binary_form=True)))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Authorization:
     """What a code stands for."""
@@ -65,9 +82,18 @@ class _Authorization:
 class AuthorizationServer:
     """Issues tokens for one audience; its user is logged in, has chosen one patient, and consents to everything."""
 
-    def __init__(self, mint: Mint, token_endpoint: str, audience: str, patient: str) -> None:
+    def __init__(
+        self,
+        mint: Mint,
+        token_endpoint: str,
+        audience: str,
+        patient: str,
+        *,
+        caller: Callable[[web.Request], Caller | None] = of_connection,
+    ) -> None:
         self.mint: Final = mint
         self.registrations: dict[str, Registration] = {}
+        self._caller = caller
         self._token_endpoint = token_endpoint
         self._audience = audience
         self._patient = patient
@@ -82,6 +108,9 @@ class AuthorizationServer:
                 web.post("/token", self._token),
             ]
         )
+
+    def registered(self, client_id: str) -> Registration | None:
+        return self.registrations.get(client_id)
 
     @property
     def metadata(self) -> dict[str, object]:
@@ -110,7 +139,7 @@ class AuthorizationServer:
 
     async def _authorize(self, request: web.Request) -> web.Response:
         asked = _once(list(request.query.items()))
-        client = self.registrations.get(asked.get("client_id", ""))
+        client = self.registered(asked.get("client_id", ""))
         redirect_uri = asked.get("redirect_uri")
         if client is None or redirect_uri is None or redirect_uri != client.redirect_uri:
             # Answered here: to a redirect_uri that nobody registered, not even an error is sent.
@@ -182,14 +211,14 @@ class AuthorizationServer:
         return web.json_response(answer | context, headers=_NEVER_CACHED)
 
     def _authenticate(self, request: web.Request, asked: dict[str, str]) -> tuple[Registration, str]:
-        """Return the client and its certificate's thumbprint; the TLS listener has verified the certificate."""
-        connection = request.transport.get_extra_info("ssl_object") if request.transport is not None else None
-        client = self.registrations.get(asked.get("client_id", ""))
-        if connection is None or client is None:
+        """Return the client and its certificate's thumbprint; whoever terminates TLS has verified the certificate."""
+        caller = self._caller(request)
+        client = self.registered(asked.get("client_id", ""))
+        if caller is None or client is None:
             raise OAuthError("invalid_client", "expected a registered client_id over mutual TLS")
-        if ("URI", client.san_uri) not in connection.getpeercert().get("subjectAltName", ()):
+        if client.san_uri not in caller.uris:
             raise OAuthError("invalid_client", "the certificate is not this client's")
-        return client, thumbprint(connection.getpeercert(binary_form=True))
+        return client, caller.thumbprint
 
     def _redeem(self, client: Registration, asked: dict[str, str]) -> tuple[tuple[str, ...], str | None]:
         """Return the scopes and patient behind a code, which is used up by any attempt (RFC 6749 section 4.1.2)."""

@@ -1,0 +1,149 @@
+{{- define "clientpolicy.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "clientpolicy.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
+{{- else if contains (include "clientpolicy.name" .) .Release.Name }}
+{{- .Release.Name | trunc 40 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name (include "clientpolicy.name" .) | trunc 40 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{/* dict "root" . "component" "authz". Never changes between versions: selectors cannot. */}}
+{{- define "clientpolicy.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "clientpolicy.name" .root }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{- define "clientpolicy.labels" -}}
+{{ include "clientpolicy.selectorLabels" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: clientpolicy
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* name, namespace and labels; dict "root" . "component" "authz" ["suffix" "-headless"] */}}
+{{- define "clientpolicy.metadata" -}}
+name: {{ include "clientpolicy.fullname" .root }}-{{ .component }}{{ .suffix }}
+namespace: {{ .root.Release.Namespace }}
+labels:
+  {{- include "clientpolicy.labels" . | nindent 2 }}
+{{- end }}
+
+{{/* Cluster-wide objects carry the namespace in their name, so that two releases do not share one. */}}
+{{- define "clientpolicy.clusterName" -}}
+{{ .root.Release.Namespace }}:{{ include "clientpolicy.fullname" .root }}-{{ .component }}
+{{- end }}
+
+{{- define "clientpolicy.image" -}}
+{{- $tag := .image.tag | default .root.Chart.AppVersion -}}
+image: {{ .image.repository }}{{ if .image.digest }}@{{ .image.digest }}{{ else }}:{{ $tag }}{{ end }}
+imagePullPolicy: {{ .image.pullPolicy }}
+{{- end }}
+
+{{- define "clientpolicy.serviceAccountName" -}}
+{{- $account := (index .root.Values .component).serviceAccount -}}
+{{- if $account.create }}{{ $account.name | default (printf "%s-%s" (include "clientpolicy.fullname" .root) .component) }}
+{{- else }}{{ $account.name | default "default" }}{{ end }}
+{{- end }}
+
+{{/* What Pod Security calls restricted. */}}
+{{- define "clientpolicy.podSecurity" -}}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 65532
+  runAsGroup: 65532
+  fsGroup: 65532
+  seccompProfile: {type: RuntimeDefault}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "clientpolicy.containerSecurity" -}}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  runAsNonRoot: true
+  capabilities: {drop: [ALL]}
+{{- end }}
+
+{{- define "clientpolicy.placement" -}}
+{{- range $key := list "affinity" "nodeSelector" "tolerations" }}
+{{- with index $ $key }}
+{{ $key }}:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+{{- with .priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- end }}
+
+{{/* Which trial parts there are: "true" or nothing. */}}
+{{- define "clientpolicy.trial.redis" -}}
+{{- if and .Values.trial.enabled .Values.trial.redis.enabled (not .Values.redis.url) (not .Values.redis.existingSecret.name) }}true{{ end }}
+{{- end }}
+{{- define "clientpolicy.trial.gateway" -}}
+{{- if and .Values.trial.enabled .Values.trial.gateway.enabled }}true{{ end }}
+{{- end }}
+{{- define "clientpolicy.trial.services" -}}
+{{- if and .Values.trial.enabled .Values.trial.services.enabled }}true{{ end }}
+{{- end }}
+
+{{/* Two replicas that count for themselves would allow twice the quota, so a release without a Redis is refused. */}}
+{{- define "clientpolicy.redis.required" -}}
+{{- if not (or .Values.redis.url .Values.redis.existingSecret.name (include "clientpolicy.trial.redis" .)) }}
+{{- fail "\n\nQuotas are counted in Redis. Choose one of:\n  redis.url=redis://host:6379/0            an existing Redis\n  redis.existingSecret.name=NAME           a Secret with its URL under the key `url`\n  trial.enabled=true                       a small one without persistence, for trials only\n" }}
+{{- end }}
+{{- if and .Values.redis.url .Values.redis.existingSecret.name }}
+{{- fail "\n\nredis.url and redis.existingSecret.name are both set: expected one of them\n" }}
+{{- end }}
+{{- if and (include "clientpolicy.trial.gateway" .) (not (include "clientpolicy.trial.services" .)) }}
+{{- fail "\n\ntrial.gateway.enabled without trial.services.enabled: the trial gateway leads to the trial FHIR API and nowhere else\n" }}
+{{- end }}
+{{- end }}
+
+{{- define "clientpolicy.authz.config" -}}
+{{- $own := dict
+  "listen" (dict "grpc" "0.0.0.0:9191" "ops" "0.0.0.0:9192")
+  "policies" (dict "source" "kubernetes" "namespaces" .Values.authz.namespaces)
+  "identity" (dict "clientCa" "/etc/clientpolicy/trust/ca.crt")
+  "quota" (dict "replicas" (int (ternary .Values.authz.autoscaling.minReplicas .Values.authz.replicas .Values.authz.autoscaling.enabled)))
+-}}
+{{- with .Values.ceilings }}{{ $_ := set $own "ceilings" . }}{{ end }}
+{{- if .Values.redis.url }}{{ $_ := set $own "store" (dict "url" .Values.redis.url) }}{{ end }}
+{{- if .Values.authz.tls.existingSecret }}
+{{- $tls := dict "cert" "/etc/clientpolicy/tls/tls.crt" "key" "/etc/clientpolicy/tls/tls.key" -}}
+{{- if .Values.authz.tls.mutual }}{{ $_ := set $tls "clientCa" "/etc/clientpolicy/tls/ca.crt" }}{{ end }}
+{{- $_ := set $own.listen "tls" $tls }}
+{{- end }}
+{{- if include "clientpolicy.trial.services" . }}
+{{- $trial := .Values.trial.services -}}
+{{- $issuer := dict "name" "trial" "issuer" $trial.issuer "audiences" (list $trial.audience) "algorithms" (list "ES256")
+  "jwksUri" (printf "https://%s-trial.%s.svc:8081/jwks" (include "clientpolicy.fullname" .) .Release.Namespace) -}}
+{{- $_ := set $own "issuers" (list $issuer) }}
+{{- end }}
+{{- $config := mustMergeOverwrite $own (deepCopy .Values.authz.config) }}
+{{- toYaml $config }}
+{{- end }}
+
+{{- define "clientpolicy.operator.config" -}}
+{{- $own := dict
+  "namespace" .Release.Namespace
+  "listen" (dict "ops" "0.0.0.0:9193")
+  "watch" (dict "namespaces" .Values.operator.namespaces)
+  "leader" (dict "election" "on")
+-}}
+{{- with .Values.ceilings }}{{ $_ := set $own "ceilings" . }}{{ end }}
+{{- toYaml (mustMergeOverwrite $own (deepCopy .Values.operator.config)) }}
+{{- end }}
