@@ -42,8 +42,15 @@ layers: setup
 protos: setup ## regenerate authz/wire/pb from protos/
 	$(BIN)/python protos/generate.py
 
-lock: setup ## renew the lock after a change of pyproject.toml
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 pyproject.toml --extra demo --extra operator --group dev --output-file $(LOCK)
+LOCKS := deploy/requirements
+COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11
+
+lock: setup ## renew the locks after a change of pyproject.toml
+	$(COMPILE) pyproject.toml --extra demo --extra operator --group dev --output-file $(LOCK)
+	$(COMPILE) pyproject.toml --extra authz --constraint $(LOCK) --output-file $(LOCKS)/authz.txt
+	$(COMPILE) pyproject.toml --extra operator --constraint $(LOCK) --output-file $(LOCKS)/operator.txt
+	$(COMPILE) pyproject.toml --extra demo --constraint $(LOCK) --output-file $(LOCKS)/trial.txt
+	echo "hatchling" | $(COMPILE) - --constraint $(LOCK) --output-file $(LOCKS)/build.txt
 
 bench: setup ## CPU and latency of a Check beside an empty gRPC server, with memory and Redis, in one run
 	@./tests/programs
