@@ -32,6 +32,7 @@ CLOSED_MAX_S: Final = 60.0  # kopf may have lost its way without ending; then it
 ENDING_MAX_S: Final = 20.0
 RESTART_FIRST_S: Final = 1.0
 RESTART_MAX_S: Final = 30.0
+_IDENTITY: Final = "clientpolicy-operator"  # of one among peers; we have none
 _PLURAL: Final = "clientpolicies"
 _FORBIDDEN: Final = 403
 
@@ -133,7 +134,7 @@ class Watch:
             if getattr(failed, "status", None) == _FORBIDDEN:  # kopf's own error, which it does not export
                 raise WatchDenied(f"watching ClientPolicies is forbidden: {failed}")
             self.restarts += 1
-            told = type(failed).__name__ if failed is not None else "ended"
+            told = f"{type(failed).__name__}: {failed}" if failed is not None else "ended"
             logger.warning("watching broke off; it begins anew", extra={"error": told, "pause_s": pause_s})
             if clock.monotonic_s() - started_s > 10 * RESTART_MAX_S:
                 pause_s = RESTART_FIRST_S
@@ -205,6 +206,8 @@ class Watch:
             clusterwide=not self._namespaces,
             namespaces=self._namespaces,
             stop_flag=stopping.here(),
+            # Else it asks for the user's name, and in a container there is none of that number.
+            identity=_IDENTITY,  # type: ignore[arg-type] # a NewType of str that kopf does not export
         )
 
     def _settings(self) -> kopf.OperatorSettings:
