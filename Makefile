@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 LOCK := deploy/requirements/dev.txt
 STAMP := $(VENV)/.installed
 
-.PHONY: demo setup test check format lint types layers protos lock bench bench-quota bench-operator clean
+.PHONY: demo setup test check format lint types layers protos lock bench bench-quota bench-operator images kind-up kind-down e2e clean
 
 demo: setup ## watch every request of the walk-through answered as it should
 	$(BIN)/clientpolicy demo
@@ -38,6 +38,18 @@ types: setup
 
 layers: setup
 	$(BIN)/lint-imports
+
+images: ## authz, operator and trial, with docker, podman or buildah, whichever is there
+	deploy/build-images
+
+kind-up: ## from nothing to a partner's first call: cluster, images, chart, example, call
+	deploy/kind-up
+
+kind-down: ## remove that cluster
+	deploy/kind-down
+
+e2e: setup ## the end-to-end suite on the cluster of KUBECONFIG
+	deploy/e2e $(TESTS)
 
 protos: setup ## regenerate authz/wire/pb from protos/
 	$(BIN)/python protos/generate.py

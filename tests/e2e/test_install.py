@@ -1,0 +1,110 @@
+"""install_*: what helm leaves in a cluster, and what it takes away again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+
+import kube
+import pytest
+from caller import a_partner
+from kube import RELEASE, ROOT, SYSTEM, Tenant, get, helm, install, kubectl, pods, run
+
+EXAMPLE = ROOT / "examples" / "kubernetes" / "trusted-partner-app.yaml"
+
+
+def test_install_example_and_first_call(release: bool) -> None:
+    begun, steps = time.monotonic(), dict(kube.FIRST_INSTALL)
+    kubectl("apply", "-f", "-", stdin='{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "partners"}}')
+    kubectl("apply", "-f", str(EXAMPLE))
+    kubectl("-n", "partners", "wait", "clientpolicy/trusted-partner-app", "--for=condition=Ready", "--timeout=120s")
+    steps["apply until Ready"] = time.monotonic() - begun
+    begun = time.monotonic()
+    said = run(str(ROOT / "examples" / "kubernetes" / "first-call"))
+    steps["first call"] = time.monotonic() - begun
+    for name, length_s in steps.items():
+        print(f"{name}: {length_s:.1f} s")
+    print(f"from helm install to the first allowed call: {sum(steps.values()):.1f} s")
+    assert "GET /fhir/Patient/123: 200" in said
+    refused = subprocess.run(
+        [str(ROOT / "examples" / "kubernetes" / "first-call"), "/fhir/Patient/124"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode != 0
+    assert "patient_mismatch" in refused.stdout
+
+
+def test_install_uninstalled_and_again_keeps_what_partners_have(
+    release: bool, tenant: Tenant, place: tuple[str, int]
+) -> None:
+    if not release:
+        pytest.skip("the release was here before the suite: not ours to uninstall")
+    partner = a_partner(tenant, place)
+    before, ca = partner.fingerprint, get("secret", "clientpolicy-ca")
+    helm("uninstall", RELEASE, "--wait")
+    assert get("clientpolicy", "app", tenant.namespace) is not None
+    assert tenant.secret("app")["tls.crt"] == partner.certificate
+    assert get("configmap", "clientpolicy-trust") is not None
+    assert kubectl("-n", SYSTEM, "get", "configmaps", "-o", "name").count("clientpolicy-ledger-") > 0
+    assert pods("authz") == []
+    install()
+    assert ca is not None
+    assert (get("secret", "clientpolicy-ca") or {})["metadata"]["uid"] == ca["metadata"]["uid"]
+    partner.refresh()
+    assert partner.fingerprint == before
+    assert partner.read(partner.patient_token()).status == 200
+
+
+def test_install_helm_test_passes(release: bool) -> None:
+    said = helm("test", RELEASE, "--logs")
+    assert "10 of 10 as they should be" in said
+
+
+def test_install_helm_test_fails_where_authz_allows_too_much(release: bool) -> None:
+    install("--set", "authz.config.public={GET /fhir/*}")
+    try:
+        done = subprocess.run(
+            ["helm", "-n", SYSTEM, "test", RELEASE, "--logs"], capture_output=True, text=True, check=False
+        )
+    finally:
+        install()
+    assert done.returncode != 0
+    assert "FAILED  no certificate, no token: allowed, expected certificate_missing" in done.stdout + done.stderr
+
+
+def may(account: str, verb: str, what: str, *more: str) -> bool:
+    said = kubectl("auth", "can-i", verb, what, f"--as=system:serviceaccount:{account}", *more, check=False)
+    return said.strip() == "yes"
+
+
+@pytest.mark.parametrize("what", ["secrets", "configmaps", "pods", "clientpolicies.authz.healthtech.dev/status"])
+@pytest.mark.parametrize("verb", ["get", "list", "create", "patch", "delete"])
+def test_install_authz_may_only_read_policies(release: bool, verb: str, what: str) -> None:
+    assert not may(f"{SYSTEM}:clientpolicy-authz", verb, what, "-A")
+    assert may(f"{SYSTEM}:clientpolicy-authz", "watch", "clientpolicies.authz.healthtech.dev", "-A")
+
+
+def test_install_operator_may_not_list_secrets(release: bool) -> None:
+    assert not may(f"{SYSTEM}:clientpolicy-operator", "list", "secrets", "-A")
+    assert not may(f"{SYSTEM}:clientpolicy-operator", "patch", "clientpolicies.authz.healthtech.dev", "-A")
+    assert may(f"{SYSTEM}:clientpolicy-operator", "patch", "clientpolicies.authz.healthtech.dev/status", "-A")
+
+
+def test_install_tenant_cannot_write_status(release: bool, tenant: Tenant, place: tuple[str, int]) -> None:
+    a_partner(tenant, place)
+    rules = ["create", "role", "partner", "--verb=*", "--resource=clientpolicies.authz.healthtech.dev"]
+    kubectl("-n", tenant.namespace, *rules)
+    kubectl("-n", tenant.namespace, "create", "rolebinding", "partner", "--role=partner", "--user=partner")
+    forged = json.dumps({"status": {"certificate": {"fingerprint": "ab" * 32}}})
+    patch = ["patch", "clientpolicy", "app", "--type=merge", "-p", forged, "--as=partner"]
+    done = subprocess.run(
+        ["kubectl", "-n", tenant.namespace, *patch, "--subresource=status"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert "cannot patch resource" in done.stderr
+    before = (get("clientpolicy", "app", tenant.namespace) or {})["status"]
+    kubectl("-n", tenant.namespace, *patch)  # the whole object: the API server drops the status in it
+    assert (get("clientpolicy", "app", tenant.namespace) or {})["status"] == before

@@ -1,0 +1,143 @@
+"""The cluster that KUBECONFIG names, by kubectl and helm, as a platform team has it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+CHART = ROOT / "deploy" / "helm" / "clientpolicy"
+VALUES = Path(__file__).parent / "e2e" / "values.yaml"
+RELEASE, SYSTEM = "clientpolicy", "clientpolicy-system"
+PATIENCE_S = 180.0
+FIRST_INSTALL: dict[str, float] = {}  # seconds of each step, where this suite installed
+
+
+def run(*command: str, stdin: str | None = None, check: bool = True) -> str:
+    """Return what a command printed.
+
+    Raises:
+        AssertionError: it failed; with all that it said.
+    """
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=600, check=False)
+    assert not check or done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def kubectl(*arguments: str, stdin: str | None = None, check: bool = True) -> str:
+    return run("kubectl", *arguments, stdin=stdin, check=check)
+
+
+def get(kind: str, name: str, namespace: str = SYSTEM) -> dict[str, Any] | None:
+    text = kubectl("-n", namespace, "get", kind, name, "-o", "json", "--ignore-not-found")
+    found: dict[str, Any] | None = json.loads(text) if text else None
+    return found
+
+
+def pods(component: str) -> list[dict[str, Any]]:
+    """Return the pods that are not on their way out."""
+    selector = f"app.kubernetes.io/instance={RELEASE},app.kubernetes.io/component={component}"
+    found = json.loads(kubectl("-n", SYSTEM, "get", "pods", "-l", selector, "-o", "json"))["items"]
+    return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+
+def helm(*arguments: str, check: bool = True) -> str:
+    return run("helm", "-n", SYSTEM, *arguments, check=check)
+
+
+def is_installed() -> bool:
+    return bool(helm("status", RELEASE, "-o", "json", check=False))
+
+
+def install(*more: str) -> None:
+    """Install or upgrade, and wait until everything is ready."""
+    helm("upgrade", "--install", RELEASE, str(CHART), "--create-namespace", "-f", str(VALUES), *more,
+         "--wait", "--timeout", "180s")  # fmt: skip
+
+
+def until(what: str, true: Callable[[], Any], patience_s: float = PATIENCE_S) -> Any:
+    """Wait until something holds, and return it."""
+    ends = time.monotonic() + patience_s
+    while not (found := true()):
+        assert time.monotonic() < ends, f"still not: {what}"
+        time.sleep(0.2)
+    return found
+
+
+def api_server() -> str:
+    """Return host and port of the API server."""
+    return kubectl("config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}").partition("//")[2]
+
+
+class Tenant:
+    """A namespace of one partner."""
+
+    def __init__(self) -> None:
+        self.namespace = f"e2e-{secrets.token_hex(4)}"
+        kubectl("create", "namespace", self.namespace)
+
+    def delete(self) -> None:
+        kubectl("delete", "namespace", self.namespace, "--wait=false")
+
+    def apply(self, name: str, **spec: Any) -> str:
+        """Apply a policy of that name, and return its client id, which nobody else has."""
+        client_id = f"{name}-{self.namespace}"
+        good = {
+            "clientId": client_id,
+            "identity": {"uris": [f"spiffe://healthtech.dev/client/{client_id}"]},
+            "scopes": ["patient/Patient.read", "patient/Observation.read", "system/Patient.read"],
+            "quotas": [{"name": "steady", "requests": 100_000, "per": "1s"}],
+        }
+        document = {
+            "apiVersion": "authz.healthtech.dev/v1alpha1", "kind": "ClientPolicy",
+            "metadata": {"name": name, "namespace": self.namespace}, "spec": good | spec,
+        }  # fmt: skip
+        kubectl("apply", "-f", "-", stdin=json.dumps(document))
+        return client_id
+
+    def ready(self, name: str) -> None:
+        kubectl("-n", self.namespace, "wait", f"clientpolicy/{name}", "--for=condition=Ready", "--timeout=120s")
+
+    def patch(self, name: str, **spec: Any) -> None:
+        kubectl("-n", self.namespace, "patch", "clientpolicy", name, "--type=merge", "-p", json.dumps({"spec": spec}))
+
+    def annotate(self, name: str, value: str) -> None:
+        kubectl("-n", self.namespace, "annotate", "--overwrite", "clientpolicy", name, value)
+
+    def secret(self, name: str) -> dict[str, str]:
+        """Return the data of the policy's Secret, decoded; empty where there is none."""
+        found = get("secret", f"{name}-tls", self.namespace)
+        return {key: base64.b64decode(value).decode() for key, value in found["data"].items()} if found else {}
+
+
+def decided_by_pod() -> dict[str, float]:
+    """Return how many decisions each authz pod has made, by its own metrics."""
+    found = {}
+    for pod in pods("authz"):
+        name = pod["metadata"]["name"]
+        text = kubectl("get", "--raw", f"/api/v1/namespaces/{SYSTEM}/pods/{name}:9192/proxy/metrics")
+        lines = [line for line in text.splitlines() if line.startswith("clientpolicy_decisions_total{")]
+        found[name] = sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+    return found
+
+
+def processes(program: str, *words: str) -> list[int]:
+    """Return the processes of this machine that run a program with these words in their arguments."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            arguments = (
+                (entry / "cmdline").read_bytes().decode(errors="replace").split("\0") if entry.name.isdigit() else []
+            )
+        except OSError:
+            continue
+        words_there = all(word in " ".join(arguments) for word in words)
+        if arguments and Path(arguments[0]).name == program and words_there:
+            found.append(int(entry.name))
+    return found
