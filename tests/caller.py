@@ -165,7 +165,10 @@ class Traffic:
         self.threads = threads
         self.answers: Counter[str] = Counter()
         self.wrong: list[str] = []
-        self.token = partner.system_token()
+        self._current = (
+            partner.tls,
+            partner.system_token(),
+        )  # which belong together: the token is bound to the certificate
         self._ended = threading.Event()
         self._workers = [threading.Thread(target=self._work, args=(number,)) for number in range(threads)]
 
@@ -184,7 +187,7 @@ class Traffic:
     def refresh(self) -> None:
         """Go over to the certificate that the Secret holds now, with a token that is bound to it."""
         self.partner.refresh()
-        self.token = self.partner.system_token()
+        self._current = (self.partner.tls, self.partner.system_token())
 
     def more(self, answers: int) -> None:
         """Wait for that many answers more."""
@@ -195,19 +198,21 @@ class Traffic:
             time.sleep(0.02)
 
     def _work(self, number: int) -> None:
-        connection = self.partner.connection()
+        place = self.partner.place
+        current = self._current
+        connection = Connection(place, current[0])
         turn = 0
         while not self._ended.is_set():
             turn += 1
-            partner, token = self.partner, self.token
             keeps = number % 2 == 0  # half of them on one connection, half on a new one for each call
-            if not keeps or turn % 50 == 0:
+            if not keeps or turn % 50 == 0 or current is not self._current:
                 connection.close()
-                connection = partner.connection()
+                current = self._current
+                connection = Connection(place, current[0])
             refused = turn % 5 == 0
             path = "/fhir/Observation/1" if refused else "/fhir/Patient/123"  # the token's scope: Patient alone
             try:
-                answer = exchange(connection, path, {"authorization": f"Bearer {token}"})
+                answer = exchange(connection, path, {"authorization": f"Bearer {current[1]}"})
             except (OSError, http.client.HTTPException) as failed:
                 connection.close()  # it is opened anew by the next request
                 self.answers[f"no answer: {type(failed).__name__}"] += 1

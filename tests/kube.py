@@ -107,9 +107,6 @@ class Tenant:
     def patch(self, name: str, **spec: Any) -> None:
         kubectl("-n", self.namespace, "patch", "clientpolicy", name, "--type=merge", "-p", json.dumps({"spec": spec}))
 
-    def annotate(self, name: str, value: str) -> None:
-        kubectl("-n", self.namespace, "annotate", "--overwrite", "clientpolicy", name, value)
-
     def secret(self, name: str) -> dict[str, str]:
         """Return the data of the policy's Secret, decoded; empty where there is none."""
         found = get("secret", f"{name}-tls", self.namespace)

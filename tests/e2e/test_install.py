@@ -11,6 +11,7 @@ import pytest
 from caller import a_partner
 from kube import RELEASE, ROOT, SYSTEM, Tenant, get, helm, install, kubectl, pods, run
 
+POLICIES = "clientpolicies.authz.healthtech.dev"
 EXAMPLE = ROOT / "examples" / "kubernetes" / "trusted-partner-app.yaml"
 
 
@@ -80,23 +81,33 @@ def may(account: str, verb: str, what: str, *more: str) -> bool:
     return said.strip() == "yes"
 
 
-@pytest.mark.parametrize("what", ["secrets", "configmaps", "pods", "clientpolicies.authz.healthtech.dev/status"])
+@pytest.mark.parametrize("what", ["secrets", "configmaps", "pods"])
 @pytest.mark.parametrize("verb", ["get", "list", "create", "patch", "delete"])
 def test_install_authz_may_only_read_policies(release: bool, verb: str, what: str) -> None:
     assert not may(f"{SYSTEM}:clientpolicy-authz", verb, what, "-A")
-    assert may(f"{SYSTEM}:clientpolicy-authz", "watch", "clientpolicies.authz.healthtech.dev", "-A")
+    assert may(f"{SYSTEM}:clientpolicy-authz", "watch", POLICIES, "-A")
+
+
+@pytest.mark.parametrize("verb", ["create", "update", "patch", "delete"])
+def test_install_authz_may_write_no_policy(release: bool, verb: str) -> None:
+    for more in (["-A"], ["-A", "--subresource=status"]):
+        assert not may(f"{SYSTEM}:clientpolicy-authz", verb, POLICIES, *more)
 
 
 def test_install_operator_may_not_list_secrets(release: bool) -> None:
     assert not may(f"{SYSTEM}:clientpolicy-operator", "list", "secrets", "-A")
-    assert not may(f"{SYSTEM}:clientpolicy-operator", "patch", "clientpolicies.authz.healthtech.dev", "-A")
-    assert may(f"{SYSTEM}:clientpolicy-operator", "patch", "clientpolicies.authz.healthtech.dev/status", "-A")
+    assert not may(f"{SYSTEM}:clientpolicy-operator", "patch", POLICIES, "-A")
+    assert may(f"{SYSTEM}:clientpolicy-operator", "patch", POLICIES, "-A", "--subresource=status")
 
 
 def test_install_tenant_cannot_write_status(release: bool, tenant: Tenant, place: tuple[str, int]) -> None:
     a_partner(tenant, place)
-    rules = ["create", "role", "partner", "--verb=*", "--resource=clientpolicies.authz.healthtech.dev"]
+    rules = ["create", "role", "partner", "--verb=*", f"--resource={POLICIES}"]
     kubectl("-n", tenant.namespace, *rules)
+    # kubectl reads before it writes; what is to be refused is the write.
+    reading = ["create", "role", "reader", "--verb=get", f"--resource={POLICIES}/status"]
+    kubectl("-n", tenant.namespace, *reading)
+    kubectl("-n", tenant.namespace, "create", "rolebinding", "reader", "--role=reader", "--user=partner")
     kubectl("-n", tenant.namespace, "create", "rolebinding", "partner", "--role=partner", "--user=partner")
     forged = json.dumps({"status": {"certificate": {"fingerprint": "ab" * 32}}})
     patch = ["patch", "clientpolicy", "app", "--type=merge", "-p", forged, "--as=partner"]

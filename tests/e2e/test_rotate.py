@@ -32,7 +32,7 @@ def test_rotate_certificate_under_traffic(tenant: Tenant, place: tuple[str, int]
     with Traffic(partner) as traffic:
         for turn in range(2):
             before = tenant.secret("app")["tls.crt"]
-            tenant.annotate("app", f"authz.healthtech.dev/rotate={turn}")
+            tenant.patch("app", certificate={"duration": f"{700 + turn}h"})  # other terms: another certificate
             until("a new certificate", partial(differs, tenant, before))
             tenant.ready("app")
             traffic.more(50)  # still with the certificate of before
