@@ -22,6 +22,12 @@ def mounted_roots() -> list[int]:
     return found
 
 
+def published() -> str:
+    """Return what is published as `ca.crt`."""
+    found = get("configmap", "clientpolicy-trust")
+    return str((found or {"data": {"ca.crt": ""}})["data"]["ca.crt"])
+
+
 def differs(tenant: Tenant, certificate: str) -> bool:
     return tenant.secret("app")["tls.crt"] != certificate
 
@@ -45,6 +51,9 @@ def test_rotate_certificate_under_traffic(tenant: Tenant, place: tuple[str, int]
 
 
 def test_rotate_ca_under_traffic(tenant: Tenant, place: tuple[str, int]) -> None:
+    # A root stays until the last leaf of it has ended, and only then may another rotation begin: days, not a test's minutes.
+    if published().count("BEGIN CERTIFICATE") > 1:
+        pytest.skip("this cluster's CA was rotated before: the suite wants a fresh one")
     partner = a_partner(tenant, place)
     before = partner.tenant.secret("app")
     with Traffic(partner) as traffic:
