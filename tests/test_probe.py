@@ -1,0 +1,116 @@
+"""`helm test` against the real service: it passes where all is refused that should be, and fails where one thing is not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import make_mocked_request
+from operator_process import until
+from partner import Site, certificate, policy_document
+from redis_server import free_port
+
+from authz import probe
+from authz.demo import trial
+
+CERTIFICATE = certificate(start=datetime.now(UTC) - timedelta(days=1), end=datetime.now(UTC) + timedelta(days=1))
+OWN = {"source": "External", "fingerprints": [CERTIFICATE.fingerprint]}
+HOP = "spiffe://cluster.local/ns/edge/sa/gateway"
+
+
+@contextmanager
+def serving(site: Site, scopes: list[str], **config: Any) -> Iterator[str]:
+    """Run authz, and give the address of its gRPC."""
+    grpc, ops = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    document = policy_document(certificate=OWN, token={"required": False}, scopes=scopes)
+    site.write(document, listen={"grpc": grpc, "ops": ops}, **config)
+    with (site.folder / "log").open("wb") as log:
+        command = [sys.executable, "-m", "authz", "serve", "--config", str(site.config_file)]
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+
+    def ready() -> bool:
+        try:
+            with urllib.request.urlopen(f"http://{ops}/readyz", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    try:
+        until("ready", ready)
+        yield grpc
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "WAIT_S", 2.0)
+    monkeypatch.setattr(probe, "CALL_TIMEOUT_S", 2.0)
+
+
+def tried(site: Site, target: str, *more: str) -> int:
+    folder = site.folder / "credential"
+    folder.mkdir(exist_ok=True)
+    (folder / "tls.crt").write_bytes(CERTIFICATE.pem.encode())
+    return probe.main([f"--target={target}", f"--credential={folder}", *more])
+
+
+def test_all_is_refused_that_should_be(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    with serving(site, ["system/Patient.rs"]) as target:
+        assert tried(site, target) == 0
+    assert "10 of 10 as they should be" in capsys.readouterr().out
+
+
+def test_through_two_proxies(site: Site) -> None:
+    identity = {"trustedHops": 2, "trustedProxies": [HOP]}
+    with serving(site, ["system/Patient.rs"], identity=identity) as target:
+        assert tried(site, target, "--hops=2", f"--proxy={HOP}") == 0
+
+
+@pytest.mark.parametrize(
+    ("scopes", "public", "told"),
+    [
+        (["system/Patient.rs"], ["GET /fhir/*"], "no certificate, no token: allowed"),
+        (["system/*.cruds"], [], "another type than its scope: allowed"),
+        (["system/Patient.rus"], [], "a write: allowed"),
+        (["system/Patient.rs"], ["GET /clientpolicy-test"], "a path outside FHIR: allowed"),
+        (["system/Observation.rs"], [], "what the client may: scope_missing"),
+    ],
+)
+def test_one_refusal_too_few_or_too_many_fails(
+    site: Site, capsys: pytest.CaptureFixture[str], scopes: list[str], public: list[str], told: str
+) -> None:
+    with serving(site, scopes, public=public) as target:
+        assert tried(site, target) == 1
+    assert f"FAILED  {told}" in capsys.readouterr().out
+
+
+def test_nobody_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert probe.main([f"--target=127.0.0.1:{free_port()}"]) == 1
+    assert "no answer: " in capsys.readouterr().out
+    assert probe.main([f"--target=127.0.0.1:{free_port()}", f"--credential={tmp_path}"]) == 1
+    assert "no tls.crt" in capsys.readouterr().out
+
+
+ELEMENT = f"Hash={'ab' * 32};URI=spiffe://healthtech.dev/client/app"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"x-forwarded-client-cert": ""}, {"x-forwarded-client-cert": f"{ELEMENT},{ELEMENT}"},
+     {"x-forwarded-client-cert": "Hash=zz;URI=x"}, {"x-forwarded-client-cert": "URI=spiffe://healthtech.dev/client/app"}],
+)  # fmt: skip
+def test_trial_believes_exactly_one_certificate(headers: dict[str, str]) -> None:
+    assert trial.of_gateway(make_mocked_request("GET", "/", headers=headers)) is None
+    caller = trial.of_gateway(make_mocked_request("GET", "/", headers={"x-forwarded-client-cert": ELEMENT}))
+    assert caller is not None
+    assert caller.uris == {"spiffe://healthtech.dev/client/app"}
+    assert len(caller.thumbprint) == 43
