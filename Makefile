@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 LOCK := deploy/requirements/dev.txt
 STAMP := $(VENV)/.installed
 
-.PHONY: demo setup test check format lint types layers protos lock bench bench-quota bench-operator images kind-up kind-down e2e clean
+.PHONY: demo setup test check format lint types layers chart protos lock bench bench-quota bench-operator images kind-up kind-down e2e clean
 
 demo: setup ## watch every request of the walk-through answered as it should
 	$(BIN)/clientpolicy demo
@@ -25,7 +25,7 @@ test: setup ## all tests, on a real Redis and a real Envoy; core and wire covere
 	$(BIN)/coverage run -m pytest --durations=12 --durations-min=3 $(TESTS)
 	$(BIN)/coverage report --include='authz/core/*,authz/wire/*' --fail-under=100 --skip-covered
 
-check: setup format lint types layers test ## what CI runs
+check: setup format lint types layers chart test ## what CI runs
 
 format: setup
 	$(BIN)/ruff format --check .
@@ -38,6 +38,9 @@ types: setup
 
 layers: setup
 	$(BIN)/lint-imports
+
+chart: setup ## what can be told of the chart without a cluster: renderings, schemas, Pod Security, unit tests, alerts
+	@./deploy/helm/check
 
 images: ## authz, operator and trial, with docker, podman or buildah, whichever is there
 	deploy/build-images
@@ -63,6 +66,7 @@ lock: setup ## renew the locks after a change of pyproject.toml
 	$(COMPILE) pyproject.toml --extra operator --constraint $(LOCK) --output-file $(LOCKS)/operator.txt
 	$(COMPILE) pyproject.toml --extra demo --constraint $(LOCK) --output-file $(LOCKS)/trial.txt
 	echo "hatchling" | $(COMPILE) - --constraint $(LOCK) --output-file $(LOCKS)/build.txt
+	echo "kubernetes-validate==1.37.0" | $(COMPILE) - --no-deps --output-file $(LOCKS)/schemas.txt
 
 bench: setup ## CPU and latency of a Check beside an empty gRPC server, with memory and Redis, in one run
 	@./tests/programs
