@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mesh.envoys import CHECK, FILTERS, Config, Listening, http_filter, routes, server_tls, typed
+from mesh.envoys import CHECK, FILTERS, LONG, Config, Listening, http_filter, routes, server_tls, typed
 from mesh.examples import manifest
 from mesh.world import World
 
@@ -33,13 +33,25 @@ def security_policy() -> dict[str, Any]:
 
 
 def listening(
-    world: World, traffic: dict[str, Any], *, retries: int = 0, asks: bool = True, fail_open: bool | None = None
+    world: World,
+    traffic: dict[str, Any],
+    *,
+    retries: int = 0,
+    asks: bool = True,
+    fail_open: bool | None = None,
+    hurried: bool = False,
 ) -> Listening:
-    """Return a listener of a Gateway with a ClientTrafficPolicy; `asks`: whether a SecurityPolicy is on the route."""
+    """Return a listener of a Gateway with a ClientTrafficPolicy.
+
+    `asks`: whether the SecurityPolicy is on the route; `hurried`: with the example's own timeout.
+    """
     config = security_policy()["extAuth"]
     (backend,) = config["grpc"]["backendRefs"]
     authority = f"{backend['name']}.{backend['namespace']}:{backend['port']}"
-    service: Config = {"envoy_grpc": {"cluster_name": CHECK, "authority": authority}, "timeout": _seconds(config)}
+    service: Config = {
+        "envoy_grpc": {"cluster_name": CHECK, "authority": authority},
+        "timeout": _seconds(config) if hurried else LONG,
+    }
     if retries:
         on = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
         soon = {"base_interval": "0.005s", "max_interval": "0.01s"}  # left out: 1 s, and the timeout is over before

@@ -21,6 +21,7 @@ FILTERS = "envoy.extensions.filters.http"
 TLS = "envoy.extensions.transport_sockets.tls.v3"
 UPSTREAM, CHECK = "fhir", "clientpolicy"
 PATIENCE_S = 30.0
+LONG = "20s"  # in place of the manifests' timeout where a test is not about it: the machine is shared
 
 
 def typed(kind: str, **fields: Any) -> Config:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mesh.envoys import CHECK, FILTERS, Config, http_filter, routes, typed
+from mesh.envoys import CHECK, FILTERS, LONG, Config, http_filter, routes, typed
 from mesh.examples import values
 
 GATEWAY = "spiffe://cluster.local/ns/istio-ingress/sa/istio-ingressgateway"
@@ -23,10 +23,11 @@ def provider() -> dict[str, Any]:
     return dict(found)
 
 
-def filters(*, dry_run: bool = False) -> list[Config]:
+def filters(*, dry_run: bool = False, hurried: bool = False) -> list[Config]:
     """Return what an AuthorizationPolicy of action CUSTOM with one empty rule becomes.
 
-    RBAC only notes which rule matched: in its shadow rules, or, under the dry-run annotation, in those that it enforces.
+    RBAC only notes which rule matched: in its shadow rules, or, under the dry-run annotation, in those that it enforces. `hurried`: with the
+    example's own timeout.
     """
     name, grpc = provider()["name"], provider()["envoyExtAuthzGrpc"]
     rule = {"permissions": [{"any": True}], "principals": [{"any": True}]}
@@ -48,21 +49,21 @@ def filters(*, dry_run: bool = False) -> list[Config]:
             transport_api_version="V3",
             failure_mode_allow=grpc["failOpen"],
             status_on_error={"code": int(grpc["statusOnError"])},
-            grpc_service={"envoy_grpc": envoy_grpc, "timeout": grpc["timeout"]},
+            grpc_service={"envoy_grpc": envoy_grpc, "timeout": grpc["timeout"] if hurried else LONG},
             filter_enabled_metadata=matched,
         ),
         {"name": "envoy.filters.http.router", "typed_config": typed(f"{FILTERS}.router.v3.Router")},
     ]
 
 
-def gateway(forward: str = "SANITIZE_SET", *, asks: bool = True, dry_run: bool = False) -> Config:
-    """`forward` is `gatewayTopology.forwardClientCertDetails`; left out, SANITIZE_SET."""
+def gateway(forward: str = "SANITIZE_SET", *, asks: bool = True, **more: bool) -> Config:
+    """`forward` is `gatewayTopology.forwardClientCertDetails`; left out, SANITIZE_SET. `more` is for the filters."""
     details = {"subject": True, "cert": True, "dns": True, "uri": True}
     return {
         "use_remote_address": True,
         "forward_client_cert_details": forward,
         **({"set_current_client_cert_details": details} if forward in SETTING else {}),
-        **_both(filters(dry_run=dry_run) if asks else filters()[-1:]),
+        **_both(filters(**more) if asks else filters()[-1:]),
     }
 
 

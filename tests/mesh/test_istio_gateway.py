@@ -97,7 +97,7 @@ def test_without_an_answer_in_time_nobody_passes(here: World) -> None:
     assert (nobody.answer.status, nobody.upstream) == (503, [])
     here.checks.delay_s = 2.0
     try:
-        slow = here.ask(gateway(here), here.client)
+        slow = here.ask(gateway(here, istio.gateway(hurried=True)), here.client)
     finally:
         here.checks.delay_s = 0.0
     assert (slow.answer.status, len(slow.checks), slow.upstream) == (503, 1, [])
