@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from kube import Tenant, get, kubectl
+from kube import Tenant, get, kubectl, until
 
 AUDIENCE = "https://localhost:8443/fhir"
 REDIRECT_URI = "https://localhost/callback"
@@ -29,15 +29,20 @@ TIMEOUT_S = 30.0
 
 
 def gateway() -> tuple[str, int]:
-    """Return where the NodePort is: on this machine, as kind-config.yaml maps it, or at the node."""
+    """Return where the NodePort is: at the node, or on this machine, as kind-config.yaml maps it."""
     address = kubectl("get", "nodes", "-o", 'jsonpath={.items[0].status.addresses[?(@.type=="InternalIP")].address}')
-    for place in ((address, 30443), ("127.0.0.1", 8443)):
-        try:
-            socket.create_connection(place, timeout=3).close()
-        except OSError:
-            continue
-        return place
-    raise AssertionError(f"no gateway at {address}:30443 nor at 127.0.0.1:8443")
+    places = [(address, 30443), ("127.0.0.1", 8443)]
+    # A NodePort takes calls a moment after its Deployment is ready.
+    found: tuple[str, int] = until(f"a gateway at one of {places}", lambda: next(filter(listens, places), None), 30.0)
+    return found
+
+
+def listens(place: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(place, timeout=3).close()
+    except OSError:
+        return False
+    return True
 
 
 def gateway_ca() -> str:

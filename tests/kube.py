@@ -70,17 +70,13 @@ def until(what: str, true: Callable[[], Any], patience_s: float = PATIENCE_S) ->
     return found
 
 
-def api_server() -> str:
-    """Return host and port of the API server."""
-    return kubectl("config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}").partition("//")[2]
-
-
 class Tenant:
     """A namespace of one partner."""
 
     def __init__(self) -> None:
         self.namespace = f"e2e-{secrets.token_hex(4)}"
         kubectl("create", "namespace", self.namespace)
+        until("the namespace's account, without which no pod is made", lambda: get("sa", "default", self.namespace))
 
     def delete(self) -> None:
         kubectl("delete", "namespace", self.namespace, "--wait=false")
@@ -124,17 +120,33 @@ def decided_by_pod() -> dict[str, float]:
     return found
 
 
-def processes(program: str, *words: str) -> list[int]:
-    """Return the processes of this machine that run a program with these words in their arguments."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            arguments = (
-                (entry / "cmdline").read_bytes().decode(errors="replace").split("\0") if entry.name.isdigit() else []
-            )
-        except OSError:
-            continue
-        words_there = all(word in " ".join(arguments) for word in words)
-        if arguments and Path(arguments[0]).name == program and words_there:
-            found.append(int(entry.name))
-    return found
+# Kills what runs on its node with this word in its command line, in this pod or, where that is empty, in any.
+KILLER = """
+import os, pathlib, signal, sys
+word, pod = sys.argv[1:]
+for entry in pathlib.Path("/proc").iterdir():
+    if not entry.name.isdigit() or int(entry.name) == os.getpid():
+        continue
+    try:
+        command = (entry / "cmdline").read_bytes().decode(errors="replace").replace(chr(0), " ")
+        group = (entry / "cgroup").read_text().replace("_", "-")
+    except OSError:
+        continue
+    if word in command and pod in group and "/pause" not in command:
+        os.kill(int(entry.name), signal.SIGKILL)
+"""
+
+
+def kill_on_node(tenant: Tenant, word: str, pod: dict[str, Any] | None = None) -> None:
+    """SIGKILL processes of the (only) node by a pod that sees them: a container cannot kill its own first process so."""
+    container = {
+        "name": "killer", "image": pods("trial")[0]["spec"]["containers"][0]["image"], "imagePullPolicy": "IfNotPresent",
+        "command": ["python", "-c", KILLER, word, pod["metadata"]["uid"] if pod else ""],
+        "securityContext": {"privileged": True, "runAsUser": 0},
+    }  # fmt: skip
+    on = {"nodeName": pod["spec"]["nodeName"]} if pod else {}
+    document = {
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "killer-", "namespace": tenant.namespace},
+        "spec": {"hostPID": True, "restartPolicy": "Never", "containers": [container], **on},
+    }  # fmt: skip
+    kubectl("create", "-f", "-", stdin=json.dumps(document))

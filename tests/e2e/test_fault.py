@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
+from typing import Any
 
-import pytest
 from caller import Traffic, a_partner, answers
-from kube import SYSTEM, Tenant, api_server, kubectl, pods, processes, until
+from kube import SYSTEM, Tenant, kill_on_node, kubectl, pods, until
 
 
 def kill(component: str) -> None:
@@ -36,6 +34,28 @@ def test_fault_authz_pod_killed(tenant: Tenant, place: tuple[str, int]) -> None:
         traffic.more(100)
     assert traffic.wrong == []
     assert traffic.lost <= traffic.threads, "more than what was in flight"
+
+
+def test_fault_authz_container_killed(tenant: Tenant, place: tuple[str, int]) -> None:
+    """SIGKILL: no drain, and no word to anybody; the pod and its address stay."""
+    until("two authz pods", lambda: len(pods("authz")) >= 2 and ready("authz"))
+    pod = pods("authz")[0]
+    name, before = pod["metadata"]["name"], restarts(pod)
+    with Traffic(a_partner(tenant, place)) as traffic:
+        kill_on_node(tenant, "clientpolicy serve", pod)
+        until(
+            "its container anew",
+            lambda: [restarts(one) for one in pods("authz") if one["metadata"]["name"] == name] > [before],
+        )
+        traffic.more(100)
+        until("ready again", lambda: ready("authz"))
+        traffic.more(100)
+    assert traffic.wrong == []
+    assert traffic.lost <= traffic.threads, "more than what was in flight"
+
+
+def restarts(pod: dict[str, Any]) -> int:
+    return sum(one["restartCount"] for one in pod["status"]["containerStatuses"])
 
 
 def test_fault_operator_killed(tenant: Tenant, place: tuple[str, int]) -> None:
@@ -69,21 +89,20 @@ def test_fault_redis_killed_closes_what_is_to_close(tenant: Tenant, place: tuple
 
 
 def test_fault_api_server_killed(tenant: Tenant, place: tuple[str, int]) -> None:
-    address = api_server().rpartition(":")[0]
-    killed = processes("kube-apiserver", f"--advertise-address={address}") or processes(
-        "kube-apiserver", "--etcd-servers="
-    )
-    if not killed:
-        pytest.skip("the API server's process is not on this machine")
     partner = a_partner(tenant, place)
     token = partner.system_token()
     with Traffic(partner) as traffic:
-        os.kill(killed[0], signal.SIGKILL)
+        kill_on_node(tenant, "kube-apiserver --")
+        until("the API server is gone", lambda: not api_server_answers())
         traffic.more(200)
-        until("the API server is back", lambda: kubectl("get", "--raw", "/readyz", check=False) == "ok")
+        until("the API server is back", api_server_answers)
         traffic.more(50)
     assert traffic.wrong == []
     assert traffic.lost == 0
     tenant.patch("app", suspended=True)
     # With both replicas: the gateway goes round them.
     until("an edit counts again", lambda: all(partner.read(token).reason == "client_suspended" for _ in range(20)))
+
+
+def api_server_answers() -> bool:
+    return kubectl("get", "--raw", "/readyz", check=False) == "ok"

@@ -8,7 +8,7 @@ import time
 
 import kube
 import pytest
-from caller import a_partner
+from caller import a_partner, answers
 from kube import RELEASE, ROOT, SYSTEM, Tenant, get, helm, install, kubectl, pods, run
 
 POLICIES = "clientpolicies.authz.healthtech.dev"
@@ -56,7 +56,8 @@ def test_install_uninstalled_and_again_keeps_what_partners_have(
     assert (get("secret", "clientpolicy-ca") or {})["metadata"]["uid"] == ca["metadata"]["uid"]
     partner.refresh()
     assert partner.fingerprint == before
-    assert partner.read(partner.patient_token()).status == 200
+    token = partner.patient_token()
+    answers("the gateway has found authz", lambda: partner.read(token), 200)
 
 
 def test_install_helm_test_passes(release: bool) -> None:
@@ -76,6 +77,20 @@ def test_install_helm_test_fails_where_authz_allows_too_much(release: bool) -> N
     assert "FAILED  no certificate, no token: allowed, expected certificate_missing" in done.stdout + done.stderr
 
 
+ASK = """
+import pathlib, ssl, sys, urllib.error, urllib.request
+account = pathlib.Path("/var/run/secrets/kubernetes.io/serviceaccount")
+tls = ssl.create_default_context(cafile=account / "ca.crt")
+for path in sys.argv[1:]:
+    asked = urllib.request.Request("https://kubernetes.default.svc" + path)
+    asked.add_header("authorization", "Bearer " + (account / "token").read_text())
+    try:
+        print(urllib.request.urlopen(asked, context=tls).status)
+    except urllib.error.HTTPError as refused:
+        print(refused.code)
+"""
+
+
 def may(account: str, verb: str, what: str, *more: str) -> bool:
     said = kubectl("auth", "can-i", verb, what, f"--as=system:serviceaccount:{account}", *more, check=False)
     return said.strip() == "yes"
@@ -92,6 +107,16 @@ def test_install_authz_may_only_read_policies(release: bool, verb: str, what: st
 def test_install_authz_may_write_no_policy(release: bool, verb: str) -> None:
     for more in (["-A"], ["-A", "--subresource=status"]):
         assert not may(f"{SYSTEM}:clientpolicy-authz", verb, POLICIES, *more)
+
+
+def test_install_authz_pod_is_refused_a_secret(tenant: Tenant, place: tuple[str, int]) -> None:
+    """By a real request, with the token that the pod has; what it needs is answered to the same."""
+    a_partner(tenant, place)
+    name = pods("authz")[0]["metadata"]["name"]
+    said = kubectl("-n", SYSTEM, "exec", name, "--", "python", "-c", ASK,
+                   f"/api/v1/namespaces/{tenant.namespace}/secrets/app-tls", f"/api/v1/namespaces/{SYSTEM}/secrets/clientpolicy-ca",
+                   f"/apis/authz.healthtech.dev/v1alpha1/namespaces/{tenant.namespace}/clientpolicies/app")  # fmt: skip
+    assert said.split() == ["403", "403", "200"]
 
 
 def test_install_operator_may_not_list_secrets(release: bool) -> None:
