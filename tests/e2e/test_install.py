@@ -8,7 +8,7 @@ import time
 
 import kube
 import pytest
-from caller import a_partner, answers
+from caller import a_partner, gateway
 from kube import RELEASE, ROOT, SYSTEM, Tenant, get, helm, install, kubectl, pods, run
 
 POLICIES = "clientpolicies.authz.healthtech.dev"
@@ -52,12 +52,12 @@ def test_install_uninstalled_and_again_keeps_what_partners_have(
     assert kubectl("-n", SYSTEM, "get", "configmaps", "-o", "name").count("clientpolicy-ledger-") > 0
     assert pods("authz") == []
     install()
+    assert gateway() == place
     assert ca is not None
     assert (get("secret", "clientpolicy-ca") or {})["metadata"]["uid"] == ca["metadata"]["uid"]
     partner.refresh()
     assert partner.fingerprint == before
-    token = partner.patient_token()
-    answers("the gateway has found authz", lambda: partner.read(token), 200)
+    assert partner.read(partner.patient_token()).status == 200
 
 
 def test_install_helm_test_passes(release: bool) -> None:

@@ -48,7 +48,14 @@ static_resources:
                 timeout: 1s
                 envoy_grpc: {cluster_name: authz}
                 # Only what no authz has begun to judge: a Check asked twice would be counted twice.
-                retry_policy: {num_retries: 2, retry_on: "connect-failure,refused-stream"}
+                # At another pod: one whose container was killed refuses connections until its health check has failed twice.
+                retry_policy:
+                  num_retries: 2
+                  retry_on: connect-failure,refused-stream
+                  host_selection_retry_max_attempts: 5
+                  retry_host_predicate:
+                  - name: envoy.retry_host_predicates.previous_hosts
+                    typed_config: {"@type": type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate}
           - name: envoy.filters.http.router
             typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
           route_config:
@@ -79,6 +86,24 @@ static_resources:
                   flags: "%RESPONSE_FLAGS%"
                   duration_ms: "%DURATION%"
                   authz: "%DYNAMIC_METADATA(envoy.filters.http.ext_authz)%"
+  # For the pod's startup probe: 200 when authz can be asked, so that `helm install --wait` ends where calls are answered.
+  - name: started
+    address: {socket_address: {address: 0.0.0.0, port_value: 8444}}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: started
+          http_filters:
+          - name: envoy.filters.http.health_check
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck
+              pass_through_mode: false
+              cluster_min_healthy_percentages: {authz: {value: 1}, fhir: {value: 1}, oauth: {value: 1}}
+          - name: envoy.filters.http.router
+            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
+          route_config: {name: none}
   clusters:
   - name: authz
     # Every pod by its own address: the calls are spread, and a pod that ends is left.
@@ -87,8 +112,9 @@ static_resources:
     dns_refresh_rate: 1s
     respect_dns_ttl: false
     ignore_health_on_host_removal: true
+    circuit_breakers: {thresholds: [{max_retries: 1024}]}   # of 3, a pod that refuses connections takes most calls with it
     health_checks:
-    - {timeout: 1s, interval: 1s, unhealthy_threshold: 2, healthy_threshold: 1, grpc_health_check: {}}
+    - {timeout: 1s, interval: 1s, no_traffic_interval: 1s, unhealthy_threshold: 2, healthy_threshold: 1, grpc_health_check: {}}
     typed_extension_protocol_options:
       envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
         "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
