@@ -186,7 +186,6 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m authz.probe", description="real Checks to a running authz")
     parser.add_argument("--target", required=True, help="HOST:PORT of authz's gRPC")
     parser.add_argument("--credential", type=Path, help="a client's Secret, mounted; left out: only refusals are tried")
-    parser.add_argument("--policy", help="whose credential it is, for the reader of the log")
     parser.add_argument("--fhir", default="/fhir", help="fhir.basePath")
     parser.add_argument("--hops", type=int, default=1, help="identity.trustedHops")
     parser.add_argument("--proxy", default="", help="one of identity.trustedProxies")

@@ -8,7 +8,7 @@ import time
 
 import kube
 import pytest
-from caller import a_partner, gateway
+from caller import a_partner, answers, gateway
 from kube import RELEASE, ROOT, SYSTEM, Tenant, get, helm, install, kubectl, pods, run
 
 POLICIES = "clientpolicies.authz.healthtech.dev"
@@ -75,6 +75,25 @@ def test_install_helm_test_fails_where_authz_allows_too_much(release: bool) -> N
         install()
     assert done.returncode != 0
     assert "FAILED  no certificate, no token: allowed, expected certificate_missing" in done.stdout + done.stderr
+
+
+def test_install_for_named_namespaces_has_roles_there_alone(
+    release: bool, tenant: Tenant, place: tuple[str, int]
+) -> None:
+    named = f"{{{tenant.namespace}}}"
+    install("--set", f"authz.namespaces={named}", "--set", f"operator.namespaces={named}")
+    elsewhere = Tenant()
+    try:
+        partner = a_partner(tenant, place)
+        token = partner.system_token()
+        answers("served in its namespace", lambda: partner.read(token), 200)
+        for account, verb, what in (("operator", "get", "secrets"), ("authz", "list", POLICIES)):
+            assert may(f"{SYSTEM}:clientpolicy-{account}", verb, what, "-n", tenant.namespace)
+            assert not may(f"{SYSTEM}:clientpolicy-{account}", verb, what, "-n", elsewhere.namespace)
+        assert "5 of 5 as they should be" in helm("test", RELEASE, "--logs")
+    finally:
+        elsewhere.delete()
+        install()
 
 
 ASK = """

@@ -147,3 +147,12 @@ priorityClassName: {{ . }}
 {{- with .Values.ceilings }}{{ $_ := set $own "ceilings" . }}{{ end }}
 {{- toYaml (mustMergeOverwrite $own (deepCopy .Values.operator.config)) }}
 {{- end }}
+
+{{/* Whether helm test may have a client of its own in the release's namespace: "true" or nothing. */}}
+{{- define "clientpolicy.test.client" -}}
+{{- $here := .Release.Namespace -}}
+{{- $named := not .Values.ceilings -}}
+{{- range .Values.ceilings }}{{ if has $here .namespaces }}{{ $named = true }}{{ end }}{{ end }}
+{{- range list .Values.authz.namespaces .Values.operator.namespaces }}{{ if and . (not (has $here .)) }}{{ $named = false }}{{ end }}{{ end }}
+{{- if $named }}true{{ end }}
+{{- end }}
