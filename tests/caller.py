@@ -22,6 +22,8 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 from kube import Tenant, get, kubectl, until
 
+from authz.demo.ask import Answer, ask
+
 AUDIENCE = "https://localhost:8443/fhir"
 REDIRECT_URI = "https://localhost/callback"
 PATIENT_SCOPES = "launch/patient patient/Patient.read patient/Observation.read"
@@ -33,7 +35,9 @@ def gateway() -> tuple[str, int]:
     address = kubectl("get", "nodes", "-o", 'jsonpath={.items[0].status.addresses[?(@.type=="InternalIP")].address}')
     places = [(address, 30443), ("127.0.0.1", 8443)]
     # A NodePort takes calls a moment after its Deployment is ready.
-    found: tuple[str, int] = until(f"a gateway at one of {places}", lambda: next(filter(listens, places), None), 30.0)
+    found: tuple[str, int] = until(
+        f"a gateway at one of {places}", lambda: next(filter(listens, places), None), deadline_s=30.0
+    )
     return found
 
 
@@ -65,23 +69,6 @@ class Connection(http.client.HTTPSConnection):
         self.sock = self._tls.wrap_socket(plain, server_hostname="localhost")
 
 
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    headers: Mapping[str, str]
-    body: str
-
-    @property
-    def reason(self) -> str:
-        try:
-            told = json.loads(self.body)
-        except ValueError:
-            return ""
-        if told.get("resourceType") == "OperationOutcome" and "details" in told["issue"][0]:
-            return str(told["issue"][0]["details"]["coding"][0]["code"])
-        return str(told.get("reason", ""))
-
-
 @dataclass
 class Partner:
     """An application with a client certificate; `refresh` takes what its Secret holds now."""
@@ -110,15 +97,12 @@ class Partner:
     def fingerprint(self) -> str:
         return hashlib.sha256(ssl.PEM_cert_to_DER_cert(self.certificate)).hexdigest()
 
-    def connection(self) -> Connection:
-        return Connection(self.place, self.tls)
-
     def ask(
-        self, path: str, headers: Mapping[str, str] | None = None, method: str = "GET", body: str | None = None
+        self, path: str, headers: Mapping[str, str] | None = None, method: str = "GET", body: bytes | None = None
     ) -> Answer:
-        connection = self.connection()
+        connection = Connection(self.place, self.tls)
         try:
-            return exchange(connection, path, headers, method, body)
+            return ask(connection, method, path, tuple((headers or {}).items()), body)
         finally:
             connection.close()
 
@@ -144,22 +128,9 @@ class Partner:
 
     def _token(self, **form: str) -> str:
         kind = {"content-type": "application/x-www-form-urlencoded"}
-        answer = self.ask("/auth/token", kind, "POST", urlencode({"client_id": self.client_id, **form}))
+        answer = self.ask("/auth/token", kind, "POST", urlencode({"client_id": self.client_id, **form}).encode())
         assert answer.status == 200, answer
         return str(json.loads(answer.body)["access_token"])
-
-
-def exchange(
-    connection: Connection,
-    path: str,
-    headers: Mapping[str, str] | None = None,
-    method: str = "GET",
-    body: str | None = None,
-) -> Answer:
-    connection.request(method, path, body, dict(headers or {}))
-    response = connection.getresponse()
-    text = response.read().decode()
-    return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, text)
 
 
 class Traffic:
@@ -170,10 +141,8 @@ class Traffic:
         self.threads = threads
         self.answers: Counter[str] = Counter()
         self.wrong: list[str] = []
-        self._current = (
-            partner.tls,
-            partner.system_token(),
-        )  # which belong together: the token is bound to the certificate
+        # They belong together: the token is bound to the certificate.
+        self._current = (partner.tls, partner.system_token())
         self._ended = threading.Event()
         self._workers = [threading.Thread(target=self._work, args=(number,)) for number in range(threads)]
 
@@ -217,7 +186,7 @@ class Traffic:
             refused = turn % 5 == 0
             path = "/fhir/Observation/1" if refused else "/fhir/Patient/123"  # the token's scope: Patient alone
             try:
-                answer = exchange(connection, path, {"authorization": f"Bearer {current[1]}"})
+                answer = ask(connection, "GET", path, (("authorization", f"Bearer {current[1]}"),))
             except (OSError, http.client.HTTPException) as failed:
                 connection.close()  # it is opened anew by the next request
                 self.answers[f"no answer: {type(failed).__name__}"] += 1
@@ -227,9 +196,9 @@ class Traffic:
         connection.close()
 
     def _judge(self, answer: Answer, *, refused: bool) -> None:
-        told = f"{answer.status} {answer.reason}".strip()
+        told = f"{answer.status} {answer.reason or ''}".strip()
         self.answers[f"refused: {told}" if refused else told] += 1
-        right = {(403, "scope_missing")} if refused else {(200, "")}
+        right = {(403, "scope_missing")} if refused else {(200, None)}
         if (answer.status, answer.reason) not in right and answer.status != 503:
             self.wrong.append(f"{'refusable' if refused else 'good'} call: {told}")
 

@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import re
-import shutil
-import subprocess
 import time
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-import pytest
+import modules
 from control_plane import PEM, ControlPlane
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -37,14 +33,7 @@ CURVES: Final = {256: ec.SECP256R1, 384: ec.SECP384R1}
 @cache
 def definitions() -> tuple[Path, ...]:
     """Return the files of cert-manager's CRDs; the test that needs them is skipped by name if they cannot be had."""
-    found = re.search(r"^CERT_MANAGER=(\S+)$", (HERE / "kubernetes.versions").read_text(), re.MULTILINE)
-    assert found is not None
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = home / "clientpolicy-tests" / f"cert-manager-{found[1]}"
-    if not folder.is_dir():
-        if shutil.which("go") is None:
-            pytest.skip("go is not installed, which fetches cert-manager's CRDs; see tests/programs")
-        subprocess.run([str(HERE / "cert-manager-crds"), str(folder)], check=True)
+    folder = modules.folder("cert-manager", "CERT_MANAGER")
     return tuple(sorted(folder.glob("cert-manager.io_*.yaml")))
 
 

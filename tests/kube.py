@@ -6,16 +6,17 @@ import base64
 import json
 import secrets
 import subprocess
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import operator_process
 
 ROOT = Path(__file__).resolve().parents[1]
 CHART = ROOT / "deploy" / "helm" / "clientpolicy"
 VALUES = Path(__file__).parent / "e2e" / "values.yaml"
 RELEASE, SYSTEM = "clientpolicy", "clientpolicy-system"
-PATIENCE_S = 180.0
+until = partial(operator_process.until, deadline_s=180.0)
 FIRST_INSTALL: dict[str, float] = {}  # seconds of each step, where this suite installed
 
 
@@ -59,15 +60,6 @@ def install(*more: str) -> None:
     """Install or upgrade, and wait until everything is ready."""
     helm("upgrade", "--install", RELEASE, str(CHART), "--create-namespace", "-f", str(VALUES), *more,
          "--wait", "--timeout", "180s")  # fmt: skip
-
-
-def until(what: str, true: Callable[[], Any], patience_s: float = PATIENCE_S) -> Any:
-    """Wait until something holds, and return it."""
-    ends = time.monotonic() + patience_s
-    while not (found := true()):
-        assert time.monotonic() < ends, f"still not: {what}"
-        time.sleep(0.2)
-    return found
 
 
 class Tenant:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
 import subprocess
 import sys
 import time
@@ -12,29 +9,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
+import modules
 import yaml
 from control_plane import ControlPlane
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
 
 HERE = Path(__file__).parents[1]
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-MODULES = ("ISTIO", "GATEWAY_API", "ENVOY_GATEWAY")
 
 
 @cache
 def folder() -> Path:
-    """Return where the schemas are; the test that needs them is skipped by name if they cannot be had."""
-    text = (HERE / "kubernetes.versions").read_text()
-    versions = [found[1] for name in MODULES if (found := re.search(rf"^{name}=(\S+)$", text, re.MULTILINE))]
-    assert len(versions) == len(MODULES)
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    made = home / "clientpolicy-tests" / f"mesh-{'-'.join(versions)}"
-    if not made.is_dir():
-        if shutil.which("go") is None:
-            pytest.skip("go is not installed, which fetches the CRDs of the meshes; see tests/programs")
-        subprocess.run([str(HERE / "mesh-crds"), str(made)], check=True)
-    return made
+    return modules.folder("mesh", "ISTIO", "GATEWAY_API", "ENVOY_GATEWAY")
 
 
 @cache
