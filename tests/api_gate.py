@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import yaml
 from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector, web
-from control_plane import ControlPlane
+from kubernetes_api import KubernetesApi
 
 BEFORE, AFTER = "before", "after"
 _HOP = {"transfer-encoding", "connection", "content-length", "content-encoding", "host"}
@@ -65,7 +65,7 @@ def status_of(code: int, reason: str, message: str = "by the test") -> tuple[int
 
 @dataclass
 class ApiGate:
-    plane: ControlPlane
+    plane: KubernetesApi
     folder: Path
     rules: list[Rule] = field(default_factory=list)
     asked: list[Asked] = field(default_factory=list)
@@ -155,7 +155,7 @@ class ApiGate:
             return refused
         try:
             async with session.request(
-                request.method, f"https://127.0.0.1:{self.plane.port}{request.path_qs}", data=sent or None,
+                request.method, f"{self.plane.url}{request.path_qs}", data=sent or None,
                 headers={name: value for name, value in request.headers.items() if name.lower() not in _HOP},
                 timeout=ClientTimeout(total=None, sock_connect=5),
             ) as answer:  # fmt: skip

@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import modules
-from control_plane import PEM, ControlPlane
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from kubernetes_api import DEFINITIONS, PEM, KubernetesApi
 
 HERE: Final = Path(__file__).parent
 GROUP: Final = "/apis/cert-manager.io/v1"
-DEFINITIONS: Final = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 APPLY: Final = "application/apply-patch+yaml"
 MERGE: Final = "application/merge-patch+json"
 USAGES: Final = {"client auth": ExtendedKeyUsageOID.CLIENT_AUTH, "server auth": ExtendedKeyUsageOID.SERVER_AUTH}
@@ -37,7 +36,7 @@ def definitions() -> tuple[Path, ...]:
     return tuple(sorted(folder.glob("cert-manager.io_*.yaml")))
 
 
-def install(plane: ControlPlane) -> None:
+def install(plane: KubernetesApi) -> None:
     """Install what is missing, and wait until it is served."""
     for file in definitions():
         name = f"{file.stem.removeprefix('cert-manager.io_')}.cert-manager.io"
@@ -46,14 +45,14 @@ def install(plane: ControlPlane) -> None:
     _until(lambda: all(plane.api("GET", path)[0] == 200 for path in installed(plane).values()))
 
 
-def uninstall(plane: ControlPlane) -> None:
+def uninstall(plane: KubernetesApi) -> None:
     gone = installed(plane)
     for name in gone:
         plane.api("DELETE", f"{DEFINITIONS}/{name}")
     _until(lambda: not installed(plane) and all(plane.api("GET", path)[0] == 404 for path in gone.values()))
 
 
-def installed(plane: ControlPlane) -> dict[str, str]:
+def installed(plane: KubernetesApi) -> dict[str, str]:
     """Return the names of cert-manager's CRDs that are there, and where their objects are served."""
     listed = [one for one in plane.must("GET", DEFINITIONS)["items"] if one["spec"]["group"] == "cert-manager.io"]
     return {one["metadata"]["name"]: f"{GROUP}/{one['spec']['names']['plural']}" for one in listed}
@@ -70,7 +69,7 @@ def _until(true: Any) -> None:
 class CertManager:
     """Signs in one namespace when told to: `work` is one round of its controllers, and brings everything about."""
 
-    def __init__(self, plane: ControlPlane, namespace: str, *, owns_secrets: bool = False) -> None:
+    def __init__(self, plane: KubernetesApi, namespace: str, *, owns_secrets: bool = False) -> None:
         self._plane = plane
         self._namespace = namespace
         self._owns_secrets = owns_secrets  # --enable-certificate-owner-ref

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from control_plane import ControlPlane, policies_in
+from kubernetes_api import KubernetesApi, policies_in
 
 MERGE = "application/merge-patch+json"
 CREATED = "2026-01-01T00:00:00Z"
@@ -55,7 +55,7 @@ def policy_object(
 class Policies:
     """The ClientPolicies of one namespace on a real API server, written as their owner and the operator write them."""
 
-    def __init__(self, plane: ControlPlane, namespace: str) -> None:
+    def __init__(self, plane: KubernetesApi, namespace: str) -> None:
         self.plane = plane
         self.namespace = namespace
 
@@ -81,7 +81,7 @@ class Policies:
         self.plane.must("DELETE", policies_in(self.namespace, name))
 
 
-def allow_reading(plane: ControlPlane, user: str, namespace: str | None = None) -> Path:
+def allow_reading(plane: KubernetesApi, user: str, namespace: str | None = None) -> Path:
     """Let a user get, list and watch ClientPolicies, and nothing else; return its kubeconfig."""
     rules = [
         {"apiGroups": ["authz.healthtech.dev"], "resources": ["clientpolicies"], "verbs": ["get", "list", "watch"]}
@@ -103,5 +103,5 @@ def allow_reading(plane: ControlPlane, user: str, namespace: str | None = None) 
     return plane.kubeconfig_for(user)
 
 
-def forbid_reading(plane: ControlPlane, user: str) -> None:
+def forbid_reading(plane: KubernetesApi, user: str) -> None:
     plane.must("DELETE", f"/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/{user}")

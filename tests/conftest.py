@@ -6,11 +6,14 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import existing_cluster
 import partner
 import pytest
 import redis_server
 from control_plane import ControlPlane
+from existing_cluster import ExistingCluster
 from hypothesis import settings
+from kubernetes_api import KubernetesApi
 
 # envoy-data-plane's generated classes warn once, on import, of a pydantic form that they still use.
 with warnings.catch_warnings():
@@ -43,9 +46,10 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis_server.Red
 
 
 @pytest.fixture(scope="session")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """One Kubernetes control plane for the session, with the CRD; tests use namespaces of their own."""
-    with ControlPlane(tmp_path_factory.mktemp("plane")) as running:
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubernetesApi]:
+    """One Kubernetes API server for the session, with the CRD; tests use namespaces of their own."""
+    cluster = existing_cluster.named()
+    with ExistingCluster(cluster) if cluster else ControlPlane(tmp_path_factory.mktemp("plane")) as running:
         running.install_crd()
         yield running
 
@@ -59,7 +63,7 @@ def own_plane(tmp_path: Path) -> Iterator[ControlPlane]:
 
 
 @pytest.fixture
-def namespace(plane: ControlPlane) -> str:
+def namespace(plane: KubernetesApi) -> str:
     """A namespace of the test's own, in the session's control plane."""
     return plane.new_namespace()
 

@@ -12,28 +12,22 @@ import json
 import os
 import shutil
 import signal
-import ssl
 import subprocess
-import time
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, cached_property
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
-import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from kubernetes_api import PEM, KubernetesApi, private_pem
 from redis_server import free_port
 
-from authz.policy.crd import crd
-
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager")
-POLICIES = "/apis/authz.healthtech.dev/v1alpha1/clientpolicies"
-PEM = serialization.Encoding.PEM
 _NAMES = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"]
 
 
@@ -84,7 +78,7 @@ class Pki:
         key = ec.generate_private_key(ec.SECP256R1())
         public, private = self.folder / "accounts.pub", self.folder / "accounts.key"
         public.write_bytes(key.public_key().public_bytes(PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
-        private.write_bytes(_pem(key))
+        private.write_bytes(private_pem(key))
         return public, private
 
     def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
@@ -102,25 +96,15 @@ class Pki:
     def _write(self, file: str, key: ec.EllipticCurvePrivateKey, builder: x509.CertificateBuilder) -> tuple[Path, Path]:
         certificate, private = self.folder / f"{file}.crt", self.folder / f"{file}.key"
         certificate.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(PEM))
-        private.write_bytes(_pem(key))
+        private.write_bytes(private_pem(key))
         return certificate, private
 
 
-def policies_in(namespace: str, name: str = "") -> str:
-    """Return the path of a namespace's ClientPolicies, or of one of them."""
-    path = POLICIES.replace("/clientpolicies", f"/namespaces/{namespace}/clientpolicies")
-    return f"{path}/{name}" if name else path
-
-
-def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-
-
-class ControlPlane:
-    """Starts on free ports; `api` speaks to it as its administrator."""
+class ControlPlane(KubernetesApi):
+    """Starts on free ports of loopback."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        super().__init__(folder)
         self.port = 0
         self._etcd_port = 0
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -137,6 +121,8 @@ class ControlPlane:
             except RuntimeError:
                 self.stop()
                 shutil.rmtree(self.folder / "etcd", ignore_errors=True)
+                for stale in self.folder.glob("*.kubeconfig"):
+                    stale.unlink()
                 if attempt == 2:
                     raise
             else:
@@ -194,18 +180,10 @@ class ControlPlane:
                 [program(name), *arguments], stdout=log, stderr=log, cwd=self.folder
             )
 
-    def _until(self, what: str, true: Any) -> None:
-        for _ in range(1200):
-            for name, process in self._processes.items():
-                if process.poll() is not None:
-                    raise RuntimeError(f"{name} ended:\n{self._last_words(name)}")
-            try:
-                if true():
-                    return
-            except OSError:
-                pass
-            time.sleep(0.05)
-        raise RuntimeError(f"no {what}:\n{self._last_words('kube-apiserver')}")
+    def _check_alive(self) -> None:
+        for name, process in self._processes.items():
+            if process.poll() is not None:
+                raise RuntimeError(f"{name} ended:\n{self._last_words(name)}")
 
     def _last_words(self, name: str) -> str:
         return "\n".join((self.folder / f"{name}.log").read_text(errors="replace").splitlines()[-15:])
@@ -229,86 +207,19 @@ class ControlPlane:
             process.wait()
 
     @property
-    def kubeconfig(self) -> Path:
-        """An administrator's."""
-        return self.kubeconfig_for("admin", ("system:masters",))
-
-    def kubeconfig_for(self, user: str, groups: tuple[str, ...] = ()) -> Path:
-        """Return the kubeconfig of a user, who may do what RBAC says."""
-        name = user.replace(":", "-")
-        path = self.folder / f"{name}.kubeconfig"
-        if path.exists():
-            return path
-        certificate, key = self._pki.issue(name, user, groups)
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "test",
-            "clusters": [
-                {
-                    "name": "test",
-                    "cluster": {"server": f"https://127.0.0.1:{self.port}", "certificate-authority": str(self._pki.ca)},
-                }
-            ],
-            "users": [{"name": "test", "user": {"client-certificate": str(certificate), "client-key": str(key)}}],
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-        }
-        path.write_text(yaml.safe_dump(config))
-        return path
+    def place(self) -> tuple[str, int]:
+        return "127.0.0.1", self.port
 
     @property
     def ca(self) -> Path:
         return self._pki.ca
 
-    @property
-    @cache  # noqa: B019 likewise
+    @cached_property
     def admin(self) -> tuple[Path, Path]:
-        """Certificate and key of the administrator."""
         return self._pki.issue("api", "admin", ("system:masters",))
 
-    @cache  # noqa: B019 a control plane lives as long as its tests
-    def _tls(self) -> ssl.SSLContext:
-        context = ssl.create_default_context(cafile=str(self._pki.ca))
-        context.load_cert_chain(*self.admin)
-        return context
-
-    def api(
-        self, method: str, path: str, body: object = None, kind: str = "application/json", accept: str = "*/*"
-    ) -> tuple[int, Any]:
-        """Return the status and the decoded answer to one request of the administrator's; a YAML text is applied as it is."""
-        connection = http.client.HTTPSConnection("127.0.0.1", self.port, context=self._tls(), timeout=30)
-        try:
-            sent = (body if isinstance(body, str) else json.dumps(body)).encode()
-            connection.request(
-                method, path, sent if body is not None else None, {"Content-Type": kind, "Accept": accept}
-            )
-            answer = connection.getresponse()
-            text = answer.read()
-        finally:
-            connection.close()
-        try:
-            return answer.status, json.loads(text)
-        except ValueError:
-            return answer.status, text.decode(errors="replace")
-
-    def must(self, method: str, path: str, body: object = None, kind: str = "application/json") -> Any:
-        """Return the decoded answer; anything but success fails the test."""
-        status, answer = self.api(method, path, body, kind)
-        assert status < 300, (method, path, status, answer)
-        return answer
-
-    def table(self, path: str) -> Any:
-        """Return what kubectl would print."""
-        return self.api("GET", path, accept="application/json;as=Table;v=v1;g=meta.k8s.io")[1]
-
-    def install_crd(self, text: str = "") -> None:
-        """Install what `clientpolicy crd` prints, or another one, and wait until it is served."""
-        self.must("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", text or crd(), "application/yaml")
-        self._until("ClientPolicy", lambda: self.api("GET", POLICIES)[0] == 200)
-
-    def new_namespace(self) -> str:
-        made = self.must("POST", "/api/v1/namespaces", {"metadata": {"generateName": "test-"}})
-        return str(made["metadata"]["name"])
+    def _issue(self, name: str, user: str) -> tuple[Path, Path]:
+        return self._pki.issue(name, user)
 
     def compact(self) -> None:
         """Forget all but the newest state, so that a watch from an older one is 410 Gone."""

@@ -39,7 +39,8 @@ class _Pair:
 class FaultProxy:
     """`requests` is what goes to Redis, `replies` what comes from it."""
 
-    def __init__(self, target_port: int) -> None:
+    def __init__(self, target_port: int, target_host: str = "127.0.0.1") -> None:
+        self.target_host = target_host
         self.target_port = target_port
         self.port = 0
         self.requests = Faults()
@@ -103,7 +104,7 @@ class FaultProxy:
         if self.refuse:
             return
         try:
-            upstream, onward = await asyncio.open_connection("127.0.0.1", self.target_port)
+            upstream, onward = await asyncio.open_connection(self.target_host, self.target_port)
         except OSError:
             return
         pair.writers.append(onward)

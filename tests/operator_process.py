@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import yaml
-from control_plane import ControlPlane, policies_in
+from kubernetes_api import KubernetesApi, policies_in
 from redis_server import free_port
 
 DEADLINE_S = float(os.environ.get("TEST_DEADLINE_S", "90"))  # for what takes a second on an idle machine
@@ -120,7 +120,7 @@ class OperatorProcess:
 class Tenant:
     """A namespace of policies, as its owner and the tests see it."""
 
-    def __init__(self, plane: ControlPlane, namespace: str) -> None:
+    def __init__(self, plane: KubernetesApi, namespace: str) -> None:
         self.plane = plane
         self.namespace = namespace
 
@@ -188,7 +188,7 @@ class Tenant:
         return [one["reason"] for one in listed]
 
 
-def ledger_of(plane: ControlPlane, namespace: str) -> dict[str, list[list[Any]]]:
+def ledger_of(plane: KubernetesApi, namespace: str) -> dict[str, list[list[Any]]]:
     """Return the rows of the ledger by UID."""
     rows: dict[str, list[list[Any]]] = {}
     for one in plane.must("GET", f"/api/v1/namespaces/{namespace}/configmaps")["items"]:

@@ -24,7 +24,7 @@ import envoy as envoy_program  # type: ignore[import-untyped] # it ships no type
 import jwt
 import pytest
 import yaml
-from control_plane import ControlPlane
+from kubernetes_api import KubernetesApi
 from operator_process import OperatorProcess, Tenant, until
 from partner import jwk, rsa_key
 from redis_server import free_port
@@ -50,7 +50,7 @@ def token() -> str:
     return jwt.encode(claims, rsa_key(), "RS256", headers={"kid": "k1"})
 
 
-def mount(plane: ControlPlane, namespace: str, folder: Path) -> bool:
+def mount(plane: KubernetesApi, namespace: str, folder: Path) -> bool:
     """Put the trust bundle where a pod would have it: files that change all at once, by a symbolic link (as the kubelet)."""
     code, found = plane.api("GET", f"/api/v1/namespaces/{namespace}/configmaps/clientpolicy-trust")
     if code != 200:
@@ -90,7 +90,7 @@ def bootstrap(plan: envoy.Plan, trust: Path) -> str:
 class Site:
     """Everything between the partner and the FHIR API."""
 
-    plane: ControlPlane
+    plane: KubernetesApi
     tenant: Tenant
     operator: OperatorProcess
     folder: Path
@@ -120,7 +120,7 @@ class Site:
 
 
 @pytest.fixture
-async def site(plane: ControlPlane, tmp_path: Path) -> AsyncIterator[Site]:
+async def site(plane: KubernetesApi, tmp_path: Path) -> AsyncIterator[Site]:
     tenant, system = Tenant(plane, plane.new_namespace()), plane.new_namespace()
     trust = tmp_path / "trust"
     async with AsyncExitStack() as stack:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from cluster import Policies, accepted, allow_reading, external, issued
-from control_plane import ControlPlane
+from kubernetes_api import KubernetesApi
 from partner import NOW, Site, certificate, check_request, xfcc
 from redis_server import RedisServer, free_port
 from test_cli import as_json, run
@@ -22,12 +22,12 @@ QUOTAS = [{"name": "q", "requests": 1_000_000, "per": "1s"}]
 
 
 @pytest.fixture
-def ours(plane: ControlPlane, namespace: str) -> Policies:
+def ours(plane: KubernetesApi, namespace: str) -> Policies:
     return Policies(plane, namespace)
 
 
 @pytest.fixture(scope="module")
-def reader(plane: ControlPlane) -> Path:
+def reader(plane: KubernetesApi) -> Path:
     return allow_reading(plane, "authz-process")
 
 
@@ -108,7 +108,7 @@ def test_without_credentials_every_command_says_so(site: Site, monkeypatch: pyte
         assert "set KUBECONFIG, or run in a pod" in line
 
 
-def test_forbidden_lists_say_so(site: Site, plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forbidden_lists_say_so(site: Site, plane: KubernetesApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", str(plane.kubeconfig_for("nobody")))
     file = site.write(policies=SOURCE, store={"url": "redis://127.0.0.1:1/0"})
     for arguments in (("check", "-"), ("quota", "show", "app")):

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import yaml
 from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector, web
-from control_plane import ControlPlane
+from kubernetes_api import KubernetesApi
 
 Query = dict[str, str]
 _HOP = {"transfer-encoding", "connection", "content-length", "content-encoding", "host", "accept-encoding"}
@@ -27,7 +27,7 @@ def failure(code: int, **headers: str) -> web.Response:
 class WatchGate:
     """`instead` may answer a request itself; `lines` begin the next watch; who asks has the administrator's rights."""
 
-    def __init__(self, plane: ControlPlane, folder: Path) -> None:
+    def __init__(self, plane: KubernetesApi, folder: Path) -> None:
         self._plane = plane
         self._folder = folder
         self._runner: web.AppRunner | None = None
@@ -79,7 +79,7 @@ class WatchGate:
         answered = self.instead(query)
         if answered is not None:
             return answered
-        url = f"https://127.0.0.1:{self._plane.port}{request.path_qs}"
+        url = f"{self._plane.url}{request.path_qs}"
         async with self._session.get(url, timeout=ClientTimeout(total=None)) as answer:
             if "watch" in query and answer.status == 200:
                 return await self._stream(request, answer)

@@ -30,7 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import partner
 from cluster import MERGE, accepted, allow_reading, external, policy_object
-from control_plane import ControlPlane, policies_in
+from control_plane import ControlPlane
+from kubernetes_api import KubernetesApi, policies_in
 from redis_server import free_port
 
 from authz.wire.pb.envoy.service.auth.v3.external_auth_pb2 import CheckResponse
@@ -73,12 +74,12 @@ def status(number: int) -> dict[str, Any]:
     return {"observedGeneration": 1, "conditions": conditions, "certificate": certificate}
 
 
-async def create(plane: ControlPlane, namespace: str, count: int) -> None:
+async def create(plane: KubernetesApi, namespace: str, count: int) -> None:
     """Write the policies and their statuses, many at a time."""
     context = ssl.create_default_context(cafile=str(plane.ca))
     context.load_cert_chain(*plane.admin)
     numbers = iter(range(count))
-    base = f"https://127.0.0.1:{plane.port}"
+    base = f"{plane.url}"
 
     async def work(session: aiohttp.ClientSession) -> None:
         for number in numbers:
@@ -147,7 +148,7 @@ class Server:
         await asyncio.to_thread(self.process.wait, 30)
 
 
-async def edits(server: Server, plane: ControlPlane, namespace: str) -> list[float]:
+async def edits(server: Server, plane: KubernetesApi, namespace: str) -> list[float]:
     """Return the times from the answer to an edit's request to its enforcement, s."""
     took = []
     path = policies_in(namespace, "measured")

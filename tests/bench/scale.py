@@ -19,7 +19,8 @@ from aiohttp import ClientSession, TCPConnector
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from control_plane import POLICIES, ControlPlane, policies_in
+from control_plane import ControlPlane
+from kubernetes_api import POLICIES, KubernetesApi, policies_in
 from operator_process import OperatorProcess
 
 NAMESPACES = 20
@@ -43,7 +44,7 @@ def policy(number: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-async def create(plane: ControlPlane, namespaces: list[str], numbers: range) -> None:
+async def create(plane: KubernetesApi, namespaces: list[str], numbers: range) -> None:
     context = ssl.create_default_context(cafile=str(plane.ca))
     context.load_cert_chain(*map(str, plane.admin))
     waiting: Iterator[int] = iter(numbers)
@@ -52,7 +53,7 @@ async def create(plane: ControlPlane, namespaces: list[str], numbers: range) -> 
         async def some() -> None:
             for number in waiting:
                 path = policies_in(namespaces[number % len(namespaces)])
-                url = f"https://127.0.0.1:{plane.port}{path}"
+                url = f"{plane.url}{path}"
                 async with session.post(url, json=policy(number)) as answer:
                     assert answer.status == 201, await answer.text()
 

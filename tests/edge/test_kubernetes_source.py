@@ -16,6 +16,7 @@ from aiohttp import web
 from cluster import Policies, accepted, allow_reading, external, forbid_reading, issued, policy_object
 from control_plane import ControlPlane
 from fault_proxy import FaultProxy
+from kubernetes_api import KubernetesApi
 from watch_gate import Query, WatchGate, failure
 
 from authz.core.certificate import identify
@@ -95,18 +96,18 @@ async def watching(config: Path, *namespaces: str, timing: Timing | None = None,
 
 
 @pytest.fixture
-def ours(plane: ControlPlane, namespace: str) -> Policies:
+def ours(plane: KubernetesApi, namespace: str) -> Policies:
     return Policies(plane, namespace)
 
 
 @pytest.fixture(scope="module")
-def reader(plane: ControlPlane) -> Path:
+def reader(plane: KubernetesApi) -> Path:
     """Somebody who may get, list and watch ClientPolicies everywhere, and nothing else."""
     return allow_reading(plane, "authz")
 
 
 @pytest.fixture
-async def gate(plane: ControlPlane, tmp_path: Path) -> AsyncIterator[WatchGate]:
+async def gate(plane: KubernetesApi, tmp_path: Path) -> AsyncIterator[WatchGate]:
     async with WatchGate(plane, tmp_path) as gate:
         yield gate
 
@@ -213,7 +214,7 @@ async def test_conflict_is_judged_by_authz_itself(ours: Policies, reader: Path) 
         await watched.becomes(sha(62), "identified")
 
 
-async def test_only_the_named_namespaces_are_read_and_all_of_them_before_it_is_ready(plane: ControlPlane) -> None:
+async def test_only_the_named_namespaces_are_read_and_all_of_them_before_it_is_ready(plane: KubernetesApi) -> None:
     """RBAC of one namespace each; the second list is forbidden at first."""
     one, two, other = (Policies(plane, plane.new_namespace()) for _ in range(3))
     for policies, number in ((one, 71), (two, 72), (other, 73)):
@@ -236,7 +237,7 @@ async def test_only_the_named_namespaces_are_read_and_all_of_them_before_it_is_r
 
 
 async def test_rule_removed_live_keeps_the_last_snapshot_until_it_is_back(
-    plane: ControlPlane, ours: Policies, caplog: pytest.LogCaptureFixture
+    plane: KubernetesApi, ours: Policies, caplog: pytest.LogCaptureFixture
 ) -> None:
     ours.create("one", issued(sha(81)))
     config = allow_reading(plane, "loses-its-rule")
@@ -313,8 +314,9 @@ async def test_api_server_killed_and_started_again(own_plane: ControlPlane) -> N
 async def test_silent_watch_is_given_up(ours: Policies, reader: Path, tmp_path: Path) -> None:
     ours.create("one", issued(sha(111)))
     timing = Timing(watch_s=60, silent_s=1)
+    host, port = ours.plane.place
     async with (
-        FaultProxy(ours.plane.port) as proxy,
+        FaultProxy(port, host) as proxy,
         watching(through(proxy, reader, tmp_path), ours.namespace, timing=timing) as watched,
     ):
         await watched.becomes(sha(111), "identified")
@@ -327,7 +329,7 @@ async def test_silent_watch_is_given_up(ours: Policies, reader: Path, tmp_path: 
         await watched.becomes(sha(111), "client_suspended")
 
 
-async def test_bookmark_moves_the_version_to_go_on_from(gate: WatchGate, plane: ControlPlane, ours: Policies) -> None:
+async def test_bookmark_moves_the_version_to_go_on_from(gate: WatchGate, plane: KubernetesApi, ours: Policies) -> None:
     """Others' edits make ours old; with bookmarks that needs no list."""
     elsewhere = Policies(plane, plane.new_namespace())
     elsewhere.create("noise")
@@ -480,7 +482,7 @@ async def test_refused_credentials_are_read_anew(gate: WatchGate, ours: Policies
 
 
 async def test_renewed_credentials_leave_no_other_watch_hanging(
-    gate: WatchGate, ours: Policies, plane: ControlPlane
+    gate: WatchGate, ours: Policies, plane: KubernetesApi
 ) -> None:
     other = Policies(plane, plane.new_namespace())
     ours.create("one", issued(sha(195)))
@@ -584,7 +586,7 @@ async def test_half_a_list_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 async def test_load_lists_once(
-    ours: Policies, reader: Path, plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
+    ours: Policies, reader: Path, plane: KubernetesApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours.create("one", issued(sha(221)))
     monkeypatch.setenv("KUBECONFIG", str(reader))

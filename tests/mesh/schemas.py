@@ -11,11 +11,10 @@ from typing import Any
 
 import modules
 import yaml
-from control_plane import ControlPlane
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
+from kubernetes_api import DEFINITIONS, KubernetesApi
 
 HERE = Path(__file__).parents[1]
-DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
 @cache
@@ -38,7 +37,7 @@ def place(document: dict[str, Any]) -> tuple[str, str]:
     return group, document["kind"]
 
 
-def install(plane: ControlPlane, kinds: set[tuple[str, str]]) -> list[str]:
+def install(plane: KubernetesApi, kinds: set[tuple[str, str]]) -> list[str]:
     """Install the CRDs of some kinds, wait until they are served, and return their names."""
     wanted = [definitions()[kind] for kind in sorted(kinds)]
     for definition in wanted:
@@ -48,7 +47,7 @@ def install(plane: ControlPlane, kinds: set[tuple[str, str]]) -> list[str]:
     return [definition["metadata"]["name"] for definition in wanted]
 
 
-def _until_served(plane: ControlPlane, definition: dict[str, Any]) -> None:
+def _until_served(plane: KubernetesApi, definition: dict[str, Any]) -> None:
     spec = definition["spec"]
     paths = [
         f"/apis/{spec['group']}/{one['name']}/{spec['names']['plural']}" for one in spec["versions"] if one["served"]
@@ -60,7 +59,7 @@ def _until_served(plane: ControlPlane, definition: dict[str, Any]) -> None:
     raise AssertionError(f"{definition['metadata']['name']} is not served")
 
 
-def create(plane: ControlPlane, namespace: str, document: dict[str, Any]) -> tuple[int, Any]:
+def create(plane: KubernetesApi, namespace: str, document: dict[str, Any]) -> tuple[int, Any]:
     """Have the API server judge a manifest as it would on creation, with unknown fields as errors; nothing is stored."""
     spec = definitions()[place(document)]["spec"]
     metadata = dict(document["metadata"])

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from control_plane import ControlPlane
 from google.protobuf import json_format
+from kubernetes_api import DEFINITIONS, KubernetesApi
 from mesh import schemas
 from mesh.examples import EXAMPLES, MANIFESTS, VALUES, documents, manifest, values
 
@@ -23,22 +23,22 @@ Document = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def cluster(plane: ControlPlane) -> Iterator[tuple[ControlPlane, str]]:
+def cluster(plane: KubernetesApi) -> Iterator[tuple[KubernetesApi, str]]:
     """The session's control plane with the CRDs of these manifests, which leave again, and a namespace."""
     installed = schemas.install(plane, {schemas.place(document) for _, document in ALL})
     yield plane, plane.new_namespace()
     for name in installed:
-        plane.must("DELETE", f"{schemas.DEFINITIONS}/{name}")
+        plane.must("DELETE", f"{DEFINITIONS}/{name}")
 
 
 @pytest.mark.parametrize("document", [document for _, document in ALL], ids=NAMES)
-def test_the_api_server_takes_every_manifest(cluster: tuple[ControlPlane, str], document: Document) -> None:
+def test_the_api_server_takes_every_manifest(cluster: tuple[KubernetesApi, str], document: Document) -> None:
     status, answer = schemas.create(*cluster, document)
     assert status == 201, answer
 
 
 @pytest.mark.parametrize("document", [document for _, document in ALL], ids=NAMES)
-def test_and_none_with_a_field_that_there_is_not(cluster: tuple[ControlPlane, str], document: Document) -> None:
+def test_and_none_with_a_field_that_there_is_not(cluster: tuple[KubernetesApi, str], document: Document) -> None:
     wrong = deepcopy(document)
     wrong["spec"]["mistake"] = True
     status, answer = schemas.create(*cluster, wrong)
@@ -81,7 +81,7 @@ def spoil(document: Document, at: str, value: object) -> None:
         ("istio/gateway:Gateway", "spec.servers.0.tls.mode", "MTLS", "mode"),
     ],
 )
-def test_mistakes_are_told(cluster: tuple[ControlPlane, str], where: str, at: str, value: object, told: str) -> None:
+def test_mistakes_are_told(cluster: tuple[KubernetesApi, str], where: str, at: str, value: object, told: str) -> None:
     mesh, file, kind = re.split("[/:]", where)
     wrong = manifest(mesh, f"{file}.yaml", kind)
     spoil(wrong, at, value)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from control_plane import ControlPlane
+from kubernetes_api import KubernetesApi
 from operator_process import OperatorProcess, Tenant
 
 TENANTS = 40
@@ -13,7 +13,7 @@ CEILING = {"namespaces": ["*"], "scopes": ["system/*.cruds", "patient/*.cruds"]}
 
 @pytest.fixture(scope="session")
 def office(
-    plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
+    plane: KubernetesApi, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[OperatorProcess, list[Tenant]]]:
     """One operator for the session, and the tenants that it has left for tests."""
     tenants = [Tenant(plane, plane.new_namespace()) for _ in range(TENANTS)]

@@ -25,7 +25,7 @@ from clientpolicy_operator.tell import Events
 from clientpolicy_operator.timing import PATIENCE
 from clientpolicy_operator.told import condition_of
 from clientpolicy_operator.trust import Trust
-from control_plane import ControlPlane, policies_in
+from kubernetes_api import KubernetesApi, policies_in
 
 MERGE = "application/merge-patch+json"
 OWNER = "authz.healthtech.dev/policy-uid"
@@ -40,7 +40,7 @@ NAMES: dict[str, Any] = {
 
 # What the operator does not do yet; each mark goes with the change that makes its test pass.
 @pytest.fixture(scope="module", autouse=True)
-def _clean(plane: ControlPlane) -> Iterator[None]:
+def _clean(plane: KubernetesApi) -> Iterator[None]:
     """Leave the control plane to the other tests as it was."""
     yield
     cert_manager.uninstall(plane)
@@ -50,7 +50,7 @@ def _clean(plane: ControlPlane) -> Iterator[None]:
 class Site:
     """One namespace with an operator and, where it is installed, cert-manager."""
 
-    plane: ControlPlane
+    plane: KubernetesApi
     namespace: str
     signer: CertManager
     reconciler: Reconciler
@@ -131,7 +131,7 @@ async def operator(namespace: str, api: Api) -> tuple[Reconciler, Trust]:
 
 
 @pytest_asyncio.fixture
-async def bare(plane: ControlPlane, namespace: str) -> AsyncIterator[Site]:
+async def bare(plane: KubernetesApi, namespace: str) -> AsyncIterator[Site]:
     """A cluster without cert-manager."""
     cert_manager.uninstall(plane)
     api = api_of(plane.kubeconfig)
@@ -141,7 +141,7 @@ async def bare(plane: ControlPlane, namespace: str) -> AsyncIterator[Site]:
 
 
 @pytest_asyncio.fixture
-async def site(plane: ControlPlane, namespace: str) -> AsyncIterator[Site]:
+async def site(plane: KubernetesApi, namespace: str) -> AsyncIterator[Site]:
     """A cluster with cert-manager and the issuer partners-ca."""
     cert_manager.install(plane)
     api = api_of(plane.kubeconfig)
@@ -453,7 +453,7 @@ async def test_forbidden_certificates_stop_nobody_else(site: Site) -> None:
         await api.close()
 
 
-def allow(plane: ControlPlane, user: str, namespace: str, *, certificates: bool = False) -> None:
+def allow(plane: KubernetesApi, user: str, namespace: str, *, certificates: bool = False) -> None:
     """Let a user do in a namespace what an operator does there."""
     every = ["get", "list", "watch", "create", "update", "patch", "delete"]
     rules = [

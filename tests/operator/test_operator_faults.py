@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 import yaml
 from api_gate import AFTER, BEFORE, ApiGate, Asked, status_of
-from control_plane import ControlPlane, policies_in
+from control_plane import ControlPlane
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from kubernetes_api import KubernetesApi, policies_in
 from operator_process import OperatorProcess, Tenant, ledger_of, until
 
 from authz.policy.crd import crd
@@ -25,13 +26,13 @@ RBAC = Path(__file__).parents[2] / "examples" / "kubernetes" / "rbac.yaml"
 
 
 @pytest.fixture
-def gate(plane: ControlPlane, tmp_path: Path) -> Iterator[ApiGate]:
+def gate(plane: KubernetesApi, tmp_path: Path) -> Iterator[ApiGate]:
     with ApiGate(plane, tmp_path) as running:
         yield running
 
 
 @pytest.fixture
-def tenant(plane: ControlPlane) -> Tenant:
+def tenant(plane: KubernetesApi) -> Tenant:
     return Tenant(plane, plane.new_namespace())
 
 
@@ -42,7 +43,7 @@ def secret_sha256(tenant: Tenant, name: str = "app-tls") -> str:
     return certificate.fingerprint(hashes.SHA256()).hex()
 
 
-def crl_of(plane: ControlPlane, namespace: str) -> set[str]:
+def crl_of(plane: KubernetesApi, namespace: str) -> set[str]:
     data = plane.must("GET", f"/api/v1/namespaces/{namespace}/configmaps/clientpolicy-trust")["data"]
     serials: set[str] = set()
     end = "-----END X509 CRL-----\n"
@@ -70,7 +71,7 @@ STARTS = {
 
 
 @pytest.mark.parametrize("start", STARTS)
-def test_killed_at_any_point_it_ends_with_one_certificate(plane: ControlPlane, tmp_path: Path, start: str) -> None:
+def test_killed_at_any_point_it_ends_with_one_certificate(plane: KubernetesApi, tmp_path: Path, start: str) -> None:
     """Each point has an operator, a tenant and a gate of its own; they run side by side, because some must wait."""
 
     def killed(number: int, point: str) -> None:
@@ -114,7 +115,7 @@ def check_one_certificate(tenant: Tenant, rows: list[list[Any]], first: str) -> 
     assert len(rows) <= (3 if first else 2)
 
 
-def check_one_ca(plane: ControlPlane, system: str, tenant: Tenant) -> None:
+def check_one_ca(plane: KubernetesApi, system: str, tenant: Tenant) -> None:
     """The CA in its Secret, the published one and the leaf's are the same."""
     held = plane.must("GET", f"/api/v1/namespaces/{system}/secrets/clientpolicy-ca")["data"]["tls.crt"]
     authority = x509.load_pem_x509_certificate(base64.b64decode(held))
@@ -189,7 +190,7 @@ def test_api_server_killed_in_the_middle_of_issuing_leaves_one_certificate_each(
 
 
 def test_policy_deleted_while_nobody_operates_is_caught_up_with(
-    plane: ControlPlane, tenant: Tenant, tmp_path: Path
+    plane: KubernetesApi, tenant: Tenant, tmp_path: Path
 ) -> None:
     """Its Secret goes without us (owner reference), and the CRL lists what the ledger tells of."""
     system = plane.new_namespace()
@@ -276,7 +277,7 @@ def test_watch_that_is_forbidden_ends_the_process(gate: ApiGate, tenant: Tenant,
         assert "watching ClientPolicies is forbidden" in operator.log.read_text()
 
 
-def as_user(plane: ControlPlane, system: str) -> tuple[Path, Callable[[str, str, Any], Any]]:
+def as_user(plane: KubernetesApi, system: str) -> tuple[Path, Callable[[str, str, Any], Any]]:
     """Return the kubeconfig of a user with the rights of examples/kubernetes/rbac.yaml, and how to change a role."""
     user = f"operator-{system}"
     rbac = "/apis/rbac.authorization.k8s.io/v1"
@@ -305,7 +306,7 @@ def as_user(plane: ControlPlane, system: str) -> tuple[Path, Callable[[str, str,
 
 
 def test_least_rights_suffice_and_secrets_forbidden_live_are_told_while_others_go_on(
-    plane: ControlPlane, tenant: Tenant, tmp_path: Path
+    plane: KubernetesApi, tenant: Tenant, tmp_path: Path
 ) -> None:
     system = plane.new_namespace()
     kubeconfig, role = as_user(plane, system)
@@ -360,7 +361,7 @@ def test_older_crd_prunes_what_it_lacks_and_costs_a_write_a_visit_at_most(tmp_pa
 
 
 def test_deleted_ca_is_told_never_replaced_and_works_again_once_restored(
-    plane: ControlPlane, tenant: Tenant, tmp_path: Path
+    plane: KubernetesApi, tenant: Tenant, tmp_path: Path
 ) -> None:
     system = plane.new_namespace()
     path = f"/api/v1/namespaces/{system}/secrets/clientpolicy-ca"
@@ -388,7 +389,7 @@ def test_deleted_ca_is_told_never_replaced_and_works_again_once_restored(
         assert operator.stop() == 0
 
 
-def test_deleted_ledger_is_written_again(plane: ControlPlane, tenant: Tenant, tmp_path: Path) -> None:
+def test_deleted_ledger_is_written_again(plane: KubernetesApi, tenant: Tenant, tmp_path: Path) -> None:
     system = plane.new_namespace()
     with OperatorProcess(tmp_path, plane.kubeconfig, system, tenant.namespace) as operator:
         operator.ready()
@@ -401,7 +402,7 @@ def test_deleted_ledger_is_written_again(plane: ControlPlane, tenant: Tenant, tm
         assert operator.stop() == 0
 
 
-def rotate(plane: ControlPlane, system: str) -> None:
+def rotate(plane: KubernetesApi, system: str) -> None:
     wish = {"metadata": {"annotations": {"authz.healthtech.dev/rotate": "now"}}}
     path = f"/api/v1/namespaces/{system}/secrets/clientpolicy-ca"
     plane.must("PATCH", path, wish, "application/merge-patch+json")
@@ -410,7 +411,7 @@ def rotate(plane: ControlPlane, system: str) -> None:
 HURRIED = {"interval": "1s", "propagation": "1s", "spread": "1s"}
 
 
-def test_backup_from_before_a_rotation_drops_no_root(plane: ControlPlane, tenant: Tenant, tmp_path: Path) -> None:
+def test_backup_from_before_a_rotation_drops_no_root(plane: KubernetesApi, tenant: Tenant, tmp_path: Path) -> None:
     """What is published goes on holding the root that living leaves need; nothing is signed until it is restored."""
     system = plane.new_namespace()
     path = f"/api/v1/namespaces/{system}/secrets/clientpolicy-ca"
@@ -432,7 +433,7 @@ def test_backup_from_before_a_rotation_drops_no_root(plane: ControlPlane, tenant
         assert operator.stop() == 0
 
 
-def test_lost_ledger_costs_no_root_and_no_revocation(plane: ControlPlane, tenant: Tenant, tmp_path: Path) -> None:
+def test_lost_ledger_costs_no_root_and_no_revocation(plane: KubernetesApi, tenant: Tenant, tmp_path: Path) -> None:
     """What the status tells of a certificate stands in for its row."""
     system = plane.new_namespace()
     with OperatorProcess(tmp_path, plane.kubeconfig, system, tenant.namespace) as operator:
@@ -455,7 +456,7 @@ def test_lost_ledger_costs_no_root_and_no_revocation(plane: ControlPlane, tenant
 
 
 def test_rotation_runs_through_with_two_roots_and_goes_on_after_a_kill(
-    plane: ControlPlane, tenant: Tenant, tmp_path: Path
+    plane: KubernetesApi, tenant: Tenant, tmp_path: Path
 ) -> None:
     system = plane.new_namespace()
     path = f"/api/v1/namespaces/{system}/secrets/clientpolicy-ca"
@@ -481,7 +482,7 @@ def test_rotation_runs_through_with_two_roots_and_goes_on_after_a_kill(
         assert operator.stop() == 0
 
 
-def roots(plane: ControlPlane, system: str) -> int:
+def roots(plane: KubernetesApi, system: str) -> int:
     data = plane.must("GET", f"/api/v1/namespaces/{system}/configmaps/clientpolicy-trust")["data"]
     lists = data["ca.crl"].count("BEGIN X509 CRL")
     certificates = data["ca.crt"].count("BEGIN CERTIFICATE")
@@ -490,7 +491,7 @@ def roots(plane: ControlPlane, system: str) -> int:
 
 @pytest.mark.parametrize("election", ["off", "on"])
 def test_two_replicas_make_one_certificate_a_revision(
-    plane: ControlPlane, tenant: Tenant, tmp_path: Path, election: str
+    plane: KubernetesApi, tenant: Tenant, tmp_path: Path, election: str
 ) -> None:
     system = plane.new_namespace()
     leader = {"election": election, "lease": "3s"}
@@ -530,7 +531,7 @@ def sum_of(process: OperatorProcess, name: str) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name}{{"))
 
 
-def test_two_replicas_without_a_lease_agree_on_the_crl(plane: ControlPlane, tenant: Tenant, tmp_path: Path) -> None:
+def test_two_replicas_without_a_lease_agree_on_the_crl(plane: KubernetesApi, tenant: Tenant, tmp_path: Path) -> None:
     system = plane.new_namespace()
     (tmp_path / "two").mkdir()
     path = f"/api/v1/namespaces/{system}/configmaps/clientpolicy-trust"
@@ -578,7 +579,7 @@ def test_what_is_changed_back_again_and_again_is_told_and_not_fought(
         assert operator.stop() == 0
 
 
-def test_lost_lease_ends_the_process(plane: ControlPlane, tenant: Tenant, tmp_path: Path) -> None:
+def test_lost_lease_ends_the_process(plane: KubernetesApi, tenant: Tenant, tmp_path: Path) -> None:
     system = plane.new_namespace()
     with OperatorProcess(
         tmp_path, plane.kubeconfig, system, tenant.namespace, leader={"election": "on", "lease": "3s"}
@@ -603,7 +604,7 @@ def shifted(offset: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(("offset", "minutes"), [("-10m", 10), ("+10m", 10), ("+3h", 180)])
 def test_wrong_clock_signs_nothing_drops_nothing_and_says_so(
-    plane: ControlPlane, tenant: Tenant, tmp_path: Path, offset: str, minutes: int
+    plane: KubernetesApi, tenant: Tenant, tmp_path: Path, offset: str, minutes: int
 ) -> None:
     system = plane.new_namespace()
     with OperatorProcess(tmp_path, plane.kubeconfig, system, tenant.namespace) as right:

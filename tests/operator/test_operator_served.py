@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from control_plane import ControlPlane, policies_in
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from kubernetes_api import KubernetesApi, policies_in
 from operator_process import OperatorProcess, Tenant, ledger_of, until
 
 ROOT = Path(__file__).parents[2]
@@ -48,14 +48,14 @@ def csr(name: str = "administrator", key: ec.EllipticCurvePrivateKey | None = No
     return request.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
 
 
-def published(plane: ControlPlane, operator: OperatorProcess, kind: str = "configmaps") -> dict[str, str]:
+def published(plane: KubernetesApi, operator: OperatorProcess, kind: str = "configmaps") -> dict[str, str]:
     data = plane.must("GET", f"/api/v1/namespaces/{operator.namespace}/{kind}/clientpolicy-trust")["data"]
     if kind == "secrets":
         return {name: base64.b64decode(value).decode() for name, value in data.items()}
     return dict(data)
 
 
-def revoked_serials(plane: ControlPlane, operator: OperatorProcess) -> set[str]:
+def revoked_serials(plane: KubernetesApi, operator: OperatorProcess) -> set[str]:
     crl = x509.load_pem_x509_crl(published(plane, operator)["ca.crl"].encode())
     return {f"{one.serial_number:x}" for one in crl}
 

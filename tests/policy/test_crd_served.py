@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from control_plane import ControlPlane, policies_in
+from kubernetes_api import KubernetesApi, policies_in
 
 from authz.edge.manifests import read_documents
 from authz.policy import ClientPolicy, parse
@@ -114,7 +114,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.name)
-def test_examples_are_taken(plane: ControlPlane, namespace: str, file: Path) -> None:
+def test_examples_are_taken(plane: KubernetesApi, namespace: str, file: Path) -> None:
     for document in read_documents(file.read_text()):
         value: Any = document.value
         value["metadata"]["namespace"] = namespace
@@ -123,7 +123,7 @@ def test_examples_are_taken(plane: ControlPlane, namespace: str, file: Path) -> 
 
 @pytest.mark.parametrize("spec", GOOD.values(), ids=GOOD)
 def test_good_policy_is_taken_and_reads_the_same_with_its_defaults(
-    plane: ControlPlane, namespace: str, spec: dict[str, Any]
+    plane: KubernetesApi, namespace: str, spec: dict[str, Any]
 ) -> None:
     sent = policy(**spec)
     stored = plane.must("POST", policies_in(namespace) + "?fieldValidation=Strict", sent)
@@ -135,7 +135,7 @@ def test_good_policy_is_taken_and_reads_the_same_with_its_defaults(
 
 @pytest.mark.parametrize(("spec", "message"), BAD.values(), ids=BAD)
 def test_bad_policy_is_refused_with_its_reason(
-    plane: ControlPlane, namespace: str, spec: dict[str, Any], message: str
+    plane: KubernetesApi, namespace: str, spec: dict[str, Any], message: str
 ) -> None:
     sent = policy(**spec)
     sent["spec"] = {key: value for key, value in sent["spec"].items() if value is not None}
@@ -150,7 +150,7 @@ def test_bad_policy_is_refused_with_its_reason(
     [{"certificate": {"duration": "30d"}}, {"quotas": [{"name": "a", "requests": 1, "per": "1d"}]}],
     ids=["duration", "per"],
 )
-def test_what_is_no_duration_is_told_in_words_alone(plane: ControlPlane, namespace: str, spec: dict[str, Any]) -> None:
+def test_what_is_no_duration_is_told_in_words_alone(plane: KubernetesApi, namespace: str, spec: dict[str, Any]) -> None:
     """Rules that compute with it say nothing about what the API server cannot read."""
     _, answer = plane.api("POST", policies_in(namespace), policy(**spec))
     told = [cause["message"] for cause in answer["details"]["causes"] if "should match" not in cause["message"]]
@@ -172,7 +172,7 @@ def test_what_is_no_duration_is_told_in_words_alone(plane: ControlPlane, namespa
     ],
 )
 def test_what_cannot_be_changed(
-    plane: ControlPlane, namespace: str, before: dict[str, Any], after: dict[str, Any], message: str
+    plane: KubernetesApi, namespace: str, before: dict[str, Any], after: dict[str, Any], message: str
 ) -> None:
     stored = plane.must("POST", policies_in(namespace), policy(**before))
     stored["spec"] |= after
@@ -181,13 +181,13 @@ def test_what_cannot_be_changed(
     assert message in answer["message"]
 
 
-def test_name_leaves_room_for_the_secrets(plane: ControlPlane, namespace: str) -> None:
+def test_name_leaves_room_for_the_secrets(plane: KubernetesApi, namespace: str) -> None:
     status, answer = plane.api("POST", policies_in(namespace), policy() | {"metadata": {"name": "n" * 60 + ".n" * 95}})
     assert status == 422
     assert "metadata.name is at most 249 characters" in answer["message"]
 
 
-def test_selected_shown_and_status_apart(plane: ControlPlane, namespace: str) -> None:
+def test_selected_shown_and_status_apart(plane: KubernetesApi, namespace: str) -> None:
     for name in ("one", "two"):
         plane.must("POST", policies_in(namespace), policy(name) | {"status": {"certificate": {"sha256": HEX}}})
     found = plane.must("GET", policies_in(namespace) + "?fieldSelector=spec.clientId%3Dtwo")["items"]

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import pytest
 import yaml
-from control_plane import ControlPlane, policies_in
+from kubernetes_api import KubernetesApi, policies_in
 
 from authz.edge.manifests import read_documents
 from authz.policy import ClientPolicy, parse
@@ -255,7 +255,7 @@ def test_every_field_has_an_example() -> None:
 
 @pytest.mark.parametrize("document", POLICIES, ids=IDS)
 def test_every_example_is_taken_by_the_api_server(
-    plane: ControlPlane, namespace: str, document: dict[str, Any]
+    plane: KubernetesApi, namespace: str, document: dict[str, Any]
 ) -> None:
     name = document["metadata"]["name"]
     sent = document | {"metadata": {"name": name}}
@@ -267,7 +267,7 @@ def test_every_example_is_taken_by_the_api_server(
 
 
 @pytest.mark.parametrize("document", [one for one in EXAMPLES if one not in POLICIES], ids=lambda one: one["kind"])
-def test_what_is_no_policy_is_taken_too(plane: ControlPlane, namespace: str, document: dict[str, Any]) -> None:
+def test_what_is_no_policy_is_taken_too(plane: KubernetesApi, namespace: str, document: dict[str, Any]) -> None:
     group, plural = document["apiVersion"], f"{document['kind'].lower()}s"
     sent = document | {"metadata": {"name": document["metadata"]["name"]}}
     path = f"/apis/{group}/namespaces/{namespace}/{plural}"
