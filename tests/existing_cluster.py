@@ -46,6 +46,7 @@ class ExistingCluster(KubernetesApi):
         for path in self._swept:
             for name in self._names(path) - self._before[path]:
                 self.api("DELETE", f"{path}/{name}")
+        self._until("end of the definitions", lambda: self._names(DEFINITIONS) == self._before[DEFINITIONS])
         shutil.rmtree(self.folder)
 
     # Policies and their finalizers first, with their definition; a namespace that holds one would not go.

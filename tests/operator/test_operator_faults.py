@@ -604,9 +604,10 @@ def shifted(offset: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(("offset", "minutes"), [("-10m", 10), ("+10m", 10), ("+3h", 180)])
 def test_wrong_clock_signs_nothing_drops_nothing_and_says_so(
-    plane: KubernetesApi, tenant: Tenant, tmp_path: Path, offset: str, minutes: int
+    own_plane: ControlPlane, tmp_path: Path, offset: str, minutes: int
 ) -> None:
-    system = plane.new_namespace()
+    """On a control plane of its own: a clock that is behind does not trust the certificate of a cluster made just now."""
+    plane, tenant, system = own_plane, Tenant(own_plane, own_plane.new_namespace()), own_plane.new_namespace()
     with OperatorProcess(tmp_path, plane.kubeconfig, system, tenant.namespace) as right:
         right.ready()
         tenant.apply(identity={"commonName": "one"}, certificate={"duration": "1h"})
