@@ -19,6 +19,7 @@ from redis_server import free_port
 
 from authz import probe
 from authz.demo import trial
+from authz.demo.mint import Mint
 
 CERTIFICATE = certificate(start=datetime.now(UTC) - timedelta(days=1), end=datetime.now(UTC) + timedelta(days=1))
 OWN = {"source": "External", "fingerprints": [CERTIFICATE.fingerprint]}
@@ -114,3 +115,11 @@ def test_trial_believes_exactly_one_certificate(headers: dict[str, str]) -> None
     assert caller is not None
     assert caller.uris == {"spiffe://healthtech.dev/client/app"}
     assert len(caller.thumbprint) == 43
+
+
+def test_trial_tells_the_scopes_that_it_gives() -> None:
+    issuer = "https://issuer.example"
+    server = trial.TrialServer(Mint(issuer), f"{issuer}/token", "https://api.example", "123", caller=trial.of_gateway)
+    registration = server.registered("any-app")
+    assert registration is not None
+    assert server.metadata["scopes_supported"] == sorted(registration.scopes)

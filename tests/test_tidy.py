@@ -43,9 +43,12 @@ def test_standard_operator_stays_itself() -> None:
         assert str(ROOT / "operator") not in run.stdout
 
 
-@pytest.mark.parametrize("page", ["SECURITY.md", "docs/operations.md", "docs/clientpolicy.md"])
-def test_tests_that_a_page_names_are_there(page: str) -> None:
-    text = (ROOT / page).read_text()
+PAGES = sorted([ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").glob("*.md")])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_tests_that_a_page_names_are_there(page: Path) -> None:
+    text = page.read_text()
     there = {name for path in (ROOT / "tests").rglob("test_*.py") for name, _ in functions(path)}
     assert set(re.findall(r"`(test_\w+)`", text)) <= there
     assert [name for name in re.findall(r"`(tests/[\w/.-]+)`", text) if not (ROOT / name).exists()] == []

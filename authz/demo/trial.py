@@ -55,6 +55,10 @@ class TrialServer(AuthorizationServer):
         uri = f"spiffe://healthtech.dev/client/{client_id}"
         return Registration(client_id=client_id, san_uri=uri, scopes=SCOPES, redirect_uri=REDIRECT_URI)
 
+    @property
+    def metadata(self) -> dict[str, object]:
+        return super().metadata | {"scopes_supported": sorted(SCOPES)}
+
 
 def of_gateway(request: web.Request) -> Caller | None:
     """Return whom the gateway verified; None unless its header tells of exactly one certificate."""

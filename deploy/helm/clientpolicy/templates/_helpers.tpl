@@ -133,7 +133,10 @@ priorityClassName: {{ . }}
   "jwksUri" (printf "https://%s-trial.%s.svc:8081/jwks" (include "clientpolicy.fullname" .) .Release.Namespace) -}}
 {{- $_ := set $own "issuers" (list $issuer) }}
 {{- end }}
-{{- $config := mustMergeOverwrite $own (deepCopy .Values.authz.config) }}
+{{- $config := mustMergeOverwrite (deepCopy $own) (deepCopy .Values.authz.config) }}
+{{- if and $own.issuers .Values.authz.config.issuers }}
+{{- $_ := set $config "issuers" (concat $own.issuers .Values.authz.config.issuers) }}
+{{- end }}
 {{- toYaml $config }}
 {{- end }}
 
