@@ -101,13 +101,13 @@ class Tenant:
         return {key: base64.b64decode(value).decode() for key, value in found["data"].items()} if found else {}
 
 
-def decided_by_pod() -> dict[str, float]:
-    """Return how many decisions each authz pod has made, by its own metrics."""
+def counted_by_pod(metric: str) -> dict[str, float]:
+    """Return what each authz pod tells of a metric, over all its labels."""
     found = {}
     for pod in pods("authz"):
         name = pod["metadata"]["name"]
         text = kubectl("get", "--raw", f"/api/v1/namespaces/{SYSTEM}/pods/{name}:9192/proxy/metrics")
-        lines = [line for line in text.splitlines() if line.startswith("clientpolicy_decisions_total{")]
+        lines = [line for line in text.splitlines() if line.startswith(f"{metric}{{")]
         found[name] = sum(float(line.rsplit(" ", 1)[1]) for line in lines)
     return found
 

@@ -53,10 +53,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
             "logs",
             "-l",
             "app.kubernetes.io/instance=clientpolicy",
-            "--tail=40",
+            "--tail=60",
             "--prefix",
             "--all-containers",
         ),
         ("get", "clientpolicies", "-A"),
     ):
-        sys.stderr.write(f"\n== kubectl {' '.join(command)}\n{kubectl(*command, check=False)[-8_000:]}\n")
+        sys.stderr.write(f"\n== kubectl {' '.join(command)}\n{kubectl(*command, check=False)[-24_000:]}\n")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import ssl
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from caller import Partner, a_partner, gateway_ca
-from kube import Tenant, decided_by_pod, kubectl, pods, until
+from kube import Tenant, counted_by_pod, kubectl, pods, until
 
 from authz.demo.ask import Answer
 
+DECISIONS, FALLBACKS = "clientpolicy_decisions_total", "clientpolicy_store_fallbacks_total"
 # Name, path, headers, status, reason; TOKEN is the partner's own, with patient 123.
 CALLS = [
     ("own patient", "/fhir/Patient/123", {"authorization": "TOKEN"}, 200, ""),
@@ -116,16 +118,22 @@ def test_call_from_a_pod(partner: Partner, token: str) -> None:
 def test_call_two_replicas_share_one_quota_exactly(tenant: Tenant, place: tuple[str, int]) -> None:
     partner = a_partner(tenant, place, quotas=[{"name": "day", "requests": 60, "per": "24h"}])
     token = partner.system_token()
-    before = until("two authz pods", lambda: decided_by_pod() if len(pods("authz")) >= 2 else None)
+    until("two authz pods", lambda: len(pods("authz")) >= 2)
+    decided, alone = counted_by_pod(DECISIONS), counted_by_pod(FALLBACKS)
 
     def ask(_: int) -> Answer:
         return partner.read(token)
 
     with ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(ask, range(100)))
-    assert sorted(answer.status for answer in answers) == [200] * 60 + [429] * 40
-    late = next(answer for answer in answers if answer.status == 429)
-    assert late.reason == "quota_exceeded"
-    assert int(late.headers["retry-after"]) > 0
-    after = decided_by_pod()
-    assert all(after[name] > before[name] for name in before), "one pod decided alone"
+    # A call that Redis answered too late, on a machine that stood still, was counted by its pod alone (docs/quotas.md).
+    late = sum(counted_by_pod(FALLBACKS).values()) - sum(alone.values())
+    assert late <= 5, "Redis was hardly there"
+    counts = Counter(answer.status for answer in answers)
+    assert 60 <= counts[200] <= 60 + late
+    assert counts[200] + counts[429] == 100
+    over = next(answer for answer in answers if answer.status == 429)
+    assert over.reason == "quota_exceeded"
+    assert int(over.headers["retry-after"]) > 0
+    after = counted_by_pod(DECISIONS)
+    assert all(after[name] > decided[name] for name in decided), "one pod decided alone"
