@@ -20,7 +20,8 @@ from authz.edge.ops import OpsServer, Unbindable
 from authz.edge.overrides import Misconfigured
 from authz.edge.settings import Settings, load
 from authz.edge.source import NoPolicies
-from authz.edge.transport import GrpcServer, credentials
+from authz.edge.tls import credentials
+from authz.edge.transport import GrpcServer
 
 logger = logging.getLogger(__name__)
 

@@ -258,30 +258,46 @@ async def test_before_the_first_keys_the_answer_is_an_error(site: Site) -> None:
         assert await service.stop() == 0
 
 
-async def test_service_over_tls_and_unix_socket(site: Site) -> None:
-    server = certificate(
-        "localhost",
-        dns=("localhost",),
-        start=datetime.now(UTC) - timedelta(days=1),
-        end=datetime.now(UTC) + timedelta(days=1),
-    )
-    site.folder.joinpath("tls.crt").write_text(server.pem)
-    key = server.key.private_bytes(
+def pair(site: Site, cert: str = "tls.crt", key: str = "tls.key") -> bytes:
+    """Write a new certificate of localhost and its key, and return the certificate."""
+    now = datetime.now(UTC)
+    made = certificate("localhost", dns=("localhost",), start=now - timedelta(days=1), end=now + timedelta(days=1))
+    pem = made.key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    site.folder.joinpath("tls.key").write_bytes(key)
+    site.folder.joinpath(key).write_bytes(pem)
+    site.folder.joinpath(cert).write_text(made.pem)
+    return made.pem.encode()
+
+
+async def test_service_over_tls_and_unix_socket_whose_certificate_is_renewed(site: Site) -> None:
+    first = pair(site)
     ops = f"127.0.0.1:{free_port()}"
     listen = {"grpc": f"unix:{site.folder}/authz.sock", "ops": ops, "tls": {"cert": "tls.crt", "key": "tls.key"}}
     service = Service(site, listen=listen)
     service.ops = ops
-    try:
-        await service.ready()
+
+    async def reason_trusting(roots: bytes) -> str:
         await service.channel.close()
-        secure = grpc.ssl_channel_credentials(server.pem.encode())
         options = (("grpc.ssl_target_name_override", "localhost"),)
+        secure = grpc.ssl_channel_credentials(roots)
         service.channel = aio.secure_channel(f"unix:{site.folder}/authz.sock", secure, options=options)
         service.call = service.channel.unary_unary(METHOD)
-        assert await service.reason() == "allowed"
+        return await service.reason()
+
+    try:
+        await service.ready()
+        assert await reason_trusting(first) == "allowed"
+        second = pair(site)
+        assert await reason_trusting(second) == "allowed"
+        pair(site, cert="other.crt")  # the key of another certificate: the last good pair holds
+        assert await reason_trusting(second) == "allowed"
+        site.folder.joinpath("tls.crt").unlink()
+        assert await reason_trusting(second) == "allowed"
+        third = pair(site)
+        assert await reason_trusting(third) == "allowed"
+        with pytest.raises(aio.AioRpcError):
+            await reason_trusting(first)
     finally:
         assert await service.stop() == 0
 

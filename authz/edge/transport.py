@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Final
 
 import grpc
@@ -97,13 +96,3 @@ class GrpcServer:
             if taken == self._authorization.taken and not self._authorization.in_flight:
                 break
         await self._server.stop(GRACE_S)
-
-
-def credentials(cert: Path, key: Path, client_ca: Path | None) -> grpc.ServerCredentials:
-    """Return TLS credentials; with a client CA, a caller without a certificate of it is refused.
-
-    Raises:
-        OSError: a file cannot be read.
-    """
-    authority = client_ca.read_bytes() if client_ca is not None else None
-    return grpc.ssl_server_credentials([(key.read_bytes(), cert.read_bytes())], authority, authority is not None)
