@@ -29,6 +29,16 @@ PAUSE_S: Final = 1.0
 SOURCE: Final = "192.0.2.77"  # RFC 5737: nobody's, so that nobody else's anonymous quota is spent
 UNSIGNED: Final = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJub2JvZHkifQ."  # {"alg": "none"}, {"sub": "nobody"}
 STRANGER: Final = f"Hash={'ab' * 32};URI=spiffe://healthtech.dev/client/nobody"
+# Besides Patient/1: what a rule of `public` that is too wide opens.
+PRIVATE: Final = (
+    ("GET", "Patient?name=a"),
+    ("POST", "Patient/_search"),
+    ("GET", "Patient/1/$everything"),
+    ("GET", "Observation/1"),
+    ("GET", "Encounter?patient=1"),
+    ("PUT", "Patient/1"),
+)
+OWN_TYPE: Final = "StructureDefinition"  # where no patient's data is, should this client's certificate be stolen
 ALLOWED: Final = frozenset({Reason.ALLOWED.value})
 
 
@@ -47,8 +57,14 @@ def refusals(fhir: str, chain: Callable[[str], str]) -> tuple[Ask, ...]:
     """Return what nobody may be allowed, however configured; `chain` completes an XFCC with the proxies' hops."""
     patient, stranger = f"{fhir}/Patient/1", {"x-forwarded-client-cert": chain(STRANGER)}
     malformed = frozenset({"request_malformed"})
+    # With a client of `certificate.source: None` anywhere, who has no certificate is asked for a token.
+    nobody = frozenset({"certificate_missing", "token_missing"})
     return (
-        Ask(name="no certificate, no token", path=patient, expected=frozenset({"certificate_missing"})),
+        Ask(name="no certificate, no token", path=patient, expected=nobody),
+        *(
+            Ask(name=f"nobody's {method} {path}", path=f"{fhir}/{path}", method=method, expected=nobody)
+            for method, path in PRIVATE
+        ),
         Ask(
             name="a certificate of nobody", path=patient, headers=stranger, expected=frozenset({"certificate_unknown"})
         ),
@@ -69,22 +85,20 @@ def refusals(fhir: str, chain: Callable[[str], str]) -> tuple[Ask, ...]:
 
 
 def rights(fhir: str, xfcc: str) -> tuple[Ask, ...]:
-    """Return what the test's own client may and may not: it has `system/Patient.rs`, and needs no token."""
+    """Return what the test's own client may and may not: it has `.rs` of OWN_TYPE, and needs no token."""
     own = {"x-forwarded-client-cert": xfcc}
-    patient, scope = f"{fhir}/Patient/1", frozenset({"scope_missing"})
+    allowed, scope = f"{fhir}/{OWN_TYPE}/1", frozenset({"scope_missing"})
+    outside = Ask(
+        name="a path outside FHIR", path="/clientpolicy-test", headers=own, expected=frozenset({"route_not_allowed"})
+    )
     forged = own | {"authorization": f"Bearer {UNSIGNED}"}
     unsigned = frozenset({"token_algorithm", "token_malformed", "token_issuer"})
     return (
-        Ask(name="what the client may", path=patient, headers=own, expected=ALLOWED),
-        Ask(name="another type than its scope", path=f"{fhir}/Observation/1", headers=own, expected=scope),
-        Ask(name="a write", path=patient, method="PUT", headers=own, expected=scope),
-        Ask(
-            name="a path outside FHIR",
-            path="/clientpolicy-test",
-            headers=own,
-            expected=frozenset({"route_not_allowed"}),
-        ),
-        Ask(name="an unsigned token", path=patient, headers=forged, expected=unsigned),
+        Ask(name="what the client may", path=allowed, headers=own, expected=ALLOWED),
+        Ask(name="another type than its scope", path=f"{fhir}/Patient/1", headers=own, expected=scope),
+        Ask(name="a write", path=allowed, method="PUT", headers=own, expected=scope),
+        *([] if not fhir else [outside]),  # everything is FHIR where its base is the root
+        Ask(name="an unsigned token", path=allowed, headers=forged, expected=unsigned),
     )
 
 
@@ -105,7 +119,10 @@ class Authz:
         if tls is None:
             channel = grpc.insecure_channel(target)
         else:
-            key, cert, authority = ((tls / name).read_bytes() for name in ("tls.key", "tls.crt", "ca.crt"))
+            names = ("tls.key", "tls.crt", "ca.crt")
+            if missing := [name for name in names if not (tls / name).is_file()]:
+                raise ValueError(f"{tls}: without {', '.join(missing)}; a Secret with {', '.join(names)} is expected")
+            key, cert, authority = ((tls / name).read_bytes() for name in names)
             channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(authority, key, cert))
         self._channel = channel
         self._check = channel.unary_unary(
@@ -157,13 +174,14 @@ def run(asked: argparse.Namespace) -> int:
         return ",".join([client, *[hop] * (asked.hops - 1)])
 
     try:
-        asks = list(refusals(asked.fhir, chain))
+        fhir = asked.fhir.rstrip("/")
+        asks = list(refusals(fhir, chain))
         if asked.credential is not None:
-            pem = first_certificate(asked.credential, authz, lambda pem: rights(asked.fhir, chain(element(pem)))[0])
+            pem = first_certificate(asked.credential, authz, lambda pem: rights(fhir, chain(element(pem)))[0])
             if not pem:
                 print(f"FAILED  {asked.credential}: no tls.crt after {WAIT_S:.0f} s: does the operator issue it?")
                 return 1
-            asks += rights(asked.fhir, chain(element(pem)))
+            asks += rights(fhir, chain(element(pem)))
         return judge(authz, asks)
     finally:
         authz.close()

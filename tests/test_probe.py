@@ -65,24 +65,26 @@ def tried(site: Site, target: str, *more: str) -> int:
 
 
 def test_all_is_refused_that_should_be(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    with serving(site, ["system/Patient.rs"]) as target:
+    with serving(site, ["system/StructureDefinition.rs"]) as target:
         assert tried(site, target) == 0
-    assert "10 of 10 as they should be" in capsys.readouterr().out
+    assert "16 of 16 as they should be" in capsys.readouterr().out
 
 
 def test_through_two_proxies(site: Site) -> None:
     identity = {"trustedHops": 2, "trustedProxies": [HOP]}
-    with serving(site, ["system/Patient.rs"], identity=identity) as target:
+    with serving(site, ["system/StructureDefinition.rs"], identity=identity) as target:
         assert tried(site, target, "--hops=2", f"--proxy={HOP}") == 0
 
 
 @pytest.mark.parametrize(
     ("scopes", "public", "told"),
     [
-        (["system/Patient.rs"], ["GET /fhir/*"], "no certificate, no token: allowed"),
+        (["system/StructureDefinition.rs"], ["GET /fhir/*"], "no certificate, no token: allowed"),
+        (["system/StructureDefinition.rs"], ["POST /fhir/Patient/*"], "nobody's POST Patient/_search: allowed"),
+        (["system/StructureDefinition.rs"], ["GET /fhir/Patient"], "nobody's GET Patient?name=a: allowed"),
         (["system/*.cruds"], [], "another type than its scope: allowed"),
-        (["system/Patient.rus"], [], "a write: allowed"),
-        (["system/Patient.rs"], ["GET /clientpolicy-test"], "a path outside FHIR: allowed"),
+        (["system/StructureDefinition.rus"], [], "a write: allowed"),
+        (["system/StructureDefinition.rs"], ["GET /clientpolicy-test"], "a path outside FHIR: allowed"),
         (["system/Observation.rs"], [], "what the client may: scope_missing"),
     ],
 )
@@ -94,11 +96,27 @@ def test_one_refusal_too_few_or_too_many_fails(
     assert f"FAILED  {told}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("base", ["/", "/fhir/", "/r4/eu"])
+def test_fhir_is_asked_for_where_it_is(site: Site, base: str) -> None:
+    with serving(site, ["system/StructureDefinition.rs"], fhir={"basePath": base}) as target:
+        assert tried(site, target, f"--fhir={base}") == 0
+
+
+def test_client_without_certificate_is_no_refusal_too_few(site: Site) -> None:
+    other = policy_document(name="other", clientId="other", certificate={"source": "None"})
+    (site.folder / "policies").mkdir()
+    site.write_policy(other)
+    with serving(site, ["system/StructureDefinition.rs"]) as target:
+        assert tried(site, target) == 0
+
+
 def test_nobody_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert probe.main([f"--target=127.0.0.1:{free_port()}"]) == 1
     assert "no answer: " in capsys.readouterr().out
     assert probe.main([f"--target=127.0.0.1:{free_port()}", f"--credential={tmp_path}"]) == 1
     assert "no tls.crt" in capsys.readouterr().out
+    assert probe.main([f"--target=127.0.0.1:{free_port()}", f"--tls={tmp_path}"]) == 2
+    assert f"{tmp_path}: without tls.key, tls.crt, ca.crt; a Secret with" in capsys.readouterr().out
 
 
 ELEMENT = f"Hash={'ab' * 32};URI=spiffe://healthtech.dev/client/app"

@@ -39,6 +39,7 @@ OTHER: dict[str, object] = {
     "authz.config": {"fhir": {"basePath": "/other"}},
     "namespaces": ["other"],
     "hosts": ["other.example"],
+    "ceilings": [{"namespaces": ["other"]}],
 }
 # What else is given, by the beginning of the path. The trial takes Helm a second, for its keys.
 REDIS = {"redis": {"url": "redis://one:6379"}}

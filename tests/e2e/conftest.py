@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import time
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 import kube
 import pytest
 from caller import gateway
-from kube import SYSTEM, Tenant, is_installed, kubectl
+from kube import RELEASE, SYSTEM, Tenant, helm, is_installed, kubectl
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +20,8 @@ def release() -> bool:
     for program in ("kubectl", "helm"):
         assert shutil.which(program), f"{program} is missing"
     ours = not is_installed()
+    if not ours and not json.loads(helm("get", "values", RELEASE, "--all", "-o", "json"))["trial"]["enabled"]:
+        pytest.exit(f"{SYSTEM}/{RELEASE} is no trial: this suite kills and upgrades what it finds", returncode=2)
     begun = time.monotonic()
     if ours:
         kube.install()

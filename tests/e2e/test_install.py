@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+from pathlib import Path
 
 import kube
 import pytest
 from caller import a_partner, answers, gateway
-from kube import RELEASE, ROOT, SYSTEM, Tenant, get, helm, install, kubectl, pods, run
+from cryptography import x509
+from kube import RELEASE, ROOT, SYSTEM, Tenant, get, helm, install, kubectl, pods, run, until
+from mesh.pki import Authority
 
+ACCOUNT = f"system:serviceaccount:{SYSTEM}:{RELEASE}-operator"
 POLICIES = "clientpolicies.authz.healthtech.dev"
 EXAMPLE = ROOT / "examples" / "kubernetes" / "trusted-partner-app.yaml"
 
@@ -62,7 +66,7 @@ def test_install_uninstalled_and_again_keeps_what_partners_have(
 
 def test_install_helm_test_passes(release: bool) -> None:
     said = helm("test", RELEASE, "--logs")
-    assert "10 of 10 as they should be" in said
+    assert "16 of 16 as they should be" in said
 
 
 def test_install_helm_test_fails_where_authz_allows_too_much(release: bool) -> None:
@@ -75,6 +79,24 @@ def test_install_helm_test_fails_where_authz_allows_too_much(release: bool) -> N
         install()
     assert done.returncode != 0
     assert "FAILED  no certificate, no token: allowed, expected certificate_missing" in done.stdout + done.stderr
+
+
+def test_install_mutual_tls_between_envoy_and_authz(
+    release: bool, tenant: Tenant, place: tuple[str, int], tmp_path: Path
+) -> None:
+    authority = Authority("infrastructure", tmp_path)
+    made = authority.issue("authz", x509.DNSName(f"{RELEASE}-authz.{SYSTEM}.svc"), common_name="authz")
+    files = {"tls.crt": made.certificate_file, "tls.key": made.key_file, "ca.crt": authority.file}
+    kubectl("-n", SYSTEM, "create", "secret", "generic", "authz-tls",
+            *(f"--from-file={name}={file}" for name, file in files.items()))  # fmt: skip
+    try:
+        install("--set", "authz.tls.existingSecret=authz-tls")
+        partner = a_partner(tenant, place)
+        assert partner.read(partner.patient_token()).status == 200
+        assert "16 of 16 as they should be" in helm("test", RELEASE, "--logs")
+    finally:
+        install()
+        kubectl("-n", SYSTEM, "delete", "secret", "authz-tls")
 
 
 def test_install_for_named_namespaces_has_roles_there_alone(
@@ -90,7 +112,7 @@ def test_install_for_named_namespaces_has_roles_there_alone(
         for account, verb, what in (("operator", "get", "secrets"), ("authz", "list", POLICIES)):
             assert may(f"{SYSTEM}:clientpolicy-{account}", verb, what, "-n", tenant.namespace)
             assert not may(f"{SYSTEM}:clientpolicy-{account}", verb, what, "-n", elsewhere.namespace)
-        assert "5 of 5 as they should be" in helm("test", RELEASE, "--logs")
+        assert "11 of 11 as they should be" in helm("test", RELEASE, "--logs")
     finally:
         elsewhere.delete()
         install()
@@ -142,6 +164,21 @@ def test_install_operator_may_not_list_secrets(release: bool) -> None:
     assert not may(f"{SYSTEM}:clientpolicy-operator", "list", "secrets", "-A")
     assert not may(f"{SYSTEM}:clientpolicy-operator", "patch", POLICIES, "-A")
     assert may(f"{SYSTEM}:clientpolicy-operator", "patch", POLICIES, "-A", "--subresource=status")
+
+
+def test_install_operator_may_make_no_token_of_another_account(release: bool, tenant: Tenant) -> None:
+    """Else whoever has the operator's account has every account of the cluster."""
+    note = {"kubernetes.io/service-account.name": "default"}
+    theft = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token",
+             "metadata": {"name": "theft", "namespace": tenant.namespace, "annotations": note}}  # fmt: skip
+    command = ("kubectl", f"--as={ACCOUNT}", "create", "-f", "-")
+
+    def refused() -> str:
+        done = subprocess.run(command, input=json.dumps(theft), capture_output=True, text=True, check=False)
+        return done.stderr if done.returncode else kubectl("-n", tenant.namespace, "delete", "secret", "theft") and ""
+
+    assert "never a Secret of another type" in until("the policy holds", refused)
+    run(*command, stdin=json.dumps(theft | {"type": "Opaque"}))
 
 
 def test_install_tenant_cannot_write_status(release: bool, tenant: Tenant, place: tuple[str, int]) -> None:

@@ -14,8 +14,8 @@
 
 {{/* dict "root" . "component" "authz". Never changes between versions: selectors cannot. */}}
 {{- define "clientpolicy.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "clientpolicy.name" .root }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/name: {{ include "clientpolicy.name" .root | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
@@ -33,7 +33,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{/* name, namespace and labels; dict "root" . "component" "authz" ["suffix" "-headless"] */}}
 {{- define "clientpolicy.metadata" -}}
 name: {{ include "clientpolicy.fullname" .root }}-{{ .component }}{{ .suffix }}
-namespace: {{ .root.Release.Namespace }}
+namespace: {{ .root.Release.Namespace | quote }}
 labels:
   {{- include "clientpolicy.labels" . | nindent 2 }}
 {{- end }}
@@ -52,7 +52,8 @@ imagePullPolicy: {{ .image.pullPolicy }}
 {{- define "clientpolicy.serviceAccountName" -}}
 {{- $account := (index .root.Values .component).serviceAccount -}}
 {{- if $account.create }}{{ $account.name | default (printf "%s-%s" (include "clientpolicy.fullname" .root) .component) }}
-{{- else }}{{ $account.name | default "default" }}{{ end }}
+{{- else if $account.name }}{{ $account.name }}
+{{- else }}{{ fail (printf "\n\n%s.serviceAccount.create is false: expected the name of an account; the namespace's default one is everybody's\n" .component) }}{{ end }}
 {{- end }}
 
 {{/* What Pod Security calls restricted. */}}
@@ -101,12 +102,21 @@ priorityClassName: {{ . }}
 {{- end }}
 
 {{/* Two replicas that count for themselves would allow twice the quota, so a release without a Redis is refused. */}}
-{{- define "clientpolicy.redis.required" -}}
+{{- define "clientpolicy.required" -}}
 {{- if not (or .Values.redis.url .Values.redis.existingSecret.name (include "clientpolicy.trial.redis" .)) }}
 {{- fail "\n\nQuotas are counted in Redis. Choose one of:\n  redis.url=redis://host:6379/0            an existing Redis\n  redis.existingSecret.name=NAME           a Secret with its URL under the key `url`\n  trial.enabled=true                       a small one without persistence, for trials only\n" }}
 {{- end }}
 {{- if and .Values.redis.url .Values.redis.existingSecret.name }}
 {{- fail "\n\nredis.url and redis.existingSecret.name are both set: expected one of them\n" }}
+{{- end }}
+{{- if regexMatch "^[a-z+]+://[^/@]*:[^/@]*@" .Values.redis.url }}
+{{- fail "\n\nredis.url holds a password, and would stand in a ConfigMap: expected redis.existingSecret.name, a Secret with the URL under the key `url`\n" }}
+{{- end }}
+{{- if eq (include "clientpolicy.serviceAccountName" (dict "root" . "component" "authz")) (include "clientpolicy.serviceAccountName" (dict "root" . "component" "operator")) }}
+{{- fail "\n\nauthz.serviceAccount and operator.serviceAccount are one account: expected two, authz has no business with Secrets\n" }}
+{{- end }}
+{{- if gt (int .Values.authz.autoscaling.minReplicas) (int .Values.authz.autoscaling.maxReplicas) }}
+{{- fail "\n\nauthz.autoscaling.minReplicas is greater than maxReplicas\n" }}
 {{- end }}
 {{- if and (include "clientpolicy.trial.gateway" .) (not (include "clientpolicy.trial.services" .)) }}
 {{- fail "\n\ntrial.gateway.enabled without trial.services.enabled: the trial gateway leads to the trial FHIR API and nowhere else\n" }}

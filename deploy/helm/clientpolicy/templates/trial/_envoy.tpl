@@ -129,6 +129,7 @@ static_resources:
         "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
         sni: {{ $full }}-authz.{{ $namespace }}.svc
         common_tls_context:
+          alpn_protocols: [h2]   # which gRPC insists on, and health checks would not offer by themselves
           {{- if .Values.authz.tls.mutual }}
           tls_certificates: [{certificate_chain: {filename: /etc/envoy/authz-tls/tls.crt}, private_key: {filename: /etc/envoy/authz-tls/tls.key}}]
           {{- end }}
