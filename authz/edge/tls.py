@@ -9,6 +9,7 @@ from typing import NamedTuple, cast
 
 import grpc
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class _Files:
             return None
         try:
             found.require_good()
-        except ValueError as wrong:
+        except (ValueError, UnsupportedAlgorithm) as wrong:
             self._refused = found
             logger.warning("listen.tls not read; the last good certificate holds", extra={"error": str(wrong)})
             return None
