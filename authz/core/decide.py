@@ -2,32 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from authz.core.quota import Exceeded, Unknown, Within
+from authz.core.reasons import ANSWERS
 from authz.model import Claims, Client, Grant, Reason, Refused
 
-# Shadow lets pass what a token, a scope or a quota would refuse; never what says that the caller is not who it claims
-# to be, that it may not act at all, or that the request has no single reading.
-NEVER_SHADOWED: Final = frozenset(
-    {
-        Reason.PATH_AMBIGUOUS,
-        Reason.REQUEST_MALFORMED,
-        Reason.CERTIFICATE_MISSING,
-        Reason.CERTIFICATE_MALFORMED,
-        Reason.CERTIFICATE_UNKNOWN,
-        Reason.CERTIFICATE_REVOKED,
-        Reason.CERTIFICATE_EXPIRED,
-        Reason.CERTIFICATE_NOT_YET_VALID,
-        Reason.PROXY_UNTRUSTED,
-        Reason.CLIENT_SUSPENDED,
-        Reason.CLIENT_NOT_VALID,
-        Reason.POLICY_CONFLICT,
-        Reason.POLICY_INVALID,
-        Reason.INTERNAL,
-        Reason.NOT_READY,
-    }
-)
 Quota = Within | Exceeded | Unknown
 
 
@@ -75,7 +55,7 @@ def conclude(right: Grant | Public | Refused, quota: Quota, client: Client | Non
     if not isinstance(right, Refused) and isinstance(quota, Within):
         return Allow(right, quota, client, claims)
     refused = right if isinstance(right, Refused) else _refused_by(quota)
-    if client is not None and client.shadow and refused.reason not in NEVER_SHADOWED:
+    if client is not None and client.shadow and ANSWERS[refused.reason].may_shadow:
         return Shadowed(refused, quota, client, claims)
     return Deny(refused, quota, client, claims)
 

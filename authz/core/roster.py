@@ -14,6 +14,8 @@ from typing import Final, NamedTuple, TypeVar
 from authz.core.certificate import epoch_us
 from authz.model import Client, Credential, Policies, Standing
 from authz.policy import ClientPolicy, Mode, Source
+from authz.policy.document import Quota
+from authz.policy.limits import Limit
 
 _FINGERPRINT: Final = re.compile(r"[0-9A-Fa-f]{64}")
 SHARED_MAX: Final = 16_384  # some 10 MB; ten thousand policies of one platform say much the same
@@ -29,7 +31,10 @@ class Entry(NamedTuple):
 
 
 def enlist(policy: ClientPolicy, *, may_shadow: bool) -> Entry:
-    """Return the client of a valid policy, and the fingerprints that it lists as External."""
+    """Return the client of a valid policy, and the fingerprints that it lists as External.
+
+    Where nobody `may_shadow`, no quota of a policy does either.
+    """
     spec, name = policy.spec, policy.metadata
     revoked, validity = spec.revocation, spec.validity
     client = Client(
@@ -48,9 +53,14 @@ def enlist(policy: ClientPolicy, *, may_shadow: bool) -> Entry:
         scopes=_once(tuple(map(_once, spec.scopes))),
         other_scopes=_once(frozenset(spec.other_scopes)),
         routes=_once(tuple(map(_once, spec.routes))),
-        limits=_once(tuple(_once(quota.limit()) for quota in spec.quotas)),
+        limits=_once(tuple(_once(_limit(quota, may_shadow=may_shadow)) for quota in spec.quotas)),
     )
     return Entry(client, spec.certificate.fingerprints)
+
+
+def _limit(quota: Quota, *, may_shadow: bool) -> Limit:
+    limit = quota.limit()
+    return limit if may_shadow or limit.enforced else replace(limit, enforced=True)
 
 
 def _once(value: Shared) -> Shared:

@@ -1,6 +1,7 @@
 """What the platform lets a namespace grant: who may write a ClientPolicy there cannot go beyond it.
 
-A policy must fit into one of the ceilings of its namespace, whole. A bound that a ceiling leaves out does not bind.
+A policy must fit into one of the ceilings of its namespace, whole. A bound that a ceiling leaves out does not bind, but
+for `modes`: whatever is shadowed passes every other bound, so a ceiling has to say that it may be.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
 from authz.policy import ClientPolicy, FieldError, Mode, Path
+from authz.policy.document import Spec
 from authz.policy.fields import RouteScope
 from authz.policy.limits import REQUESTS_MAX, Limit, OnStoreFailure, RateLimit
 from authz.policy.smart import Scope
@@ -33,7 +35,7 @@ class Ceiling(BaseModel):
     client_ids: Patterns | None = None
     san_prefixes: Patterns | None = None
     scopes: Annotated[tuple[RouteScope, ...], Field(max_length=64)] | None = None
-    modes: Annotated[tuple[Mode, ...], Field(min_length=1)] | None = None
+    modes: Annotated[tuple[Mode, ...], Field(min_length=1)] = (Mode.ENFORCE,)  # of policies and of quotas
     requests_per_second: Annotated[int, Field(ge=1, le=REQUESTS_MAX)] | None = None
 
 
@@ -54,14 +56,23 @@ def beyond(policy: ClientPolicy, ceilings: tuple[Ceiling, ...]) -> tuple[FieldEr
 
 def _excess(policy: ClientPolicy, ceiling: Ceiling) -> Iterator[FieldError]:
     spec = policy.spec
-    if ceiling.modes is not None and spec.mode not in ceiling.modes:
-        yield _error(("spec", "mode"), "one of", [mode.value for mode in ceiling.modes])
+    modes = [mode.value for mode in ceiling.modes]
+    if spec.mode not in ceiling.modes:
+        yield _error(("spec", "mode"), "one of", modes)
+    for place, quota in enumerate(spec.quotas):
+        if quota.mode is Mode.SHADOW and Mode.SHADOW not in ceiling.modes:
+            yield _error(("spec", "quotas", place, "mode"), "one of", modes)
     yield from _names(policy, ceiling)
     yield from _scopes(policy, ceiling)
     most = ceiling.requests_per_second
-    if most is not None and not any(_keeps_to(quota.limit(), most) for quota in spec.quotas):
+    if most is not None and not _is_bounded(spec, most):
         at_once = f"{_SECONDS_AT_ONCE * most} at once (capacity + maxOvershoot), not onStoreFailure: Open"
         yield _error(("spec", "quotas"), "an enforced quota of at most", [f"{most} per 1s and {at_once}"])
+
+
+def _is_bounded(spec: Spec, per_second: int) -> bool:
+    """Return whether a quota holds the client to a rate; in Shadow mode none does, its own or its policy's."""
+    return spec.mode is Mode.ENFORCE and any(_keeps_to(quota.limit(), per_second) for quota in spec.quotas)
 
 
 def _keeps_to(limit: Limit, per_second: int) -> bool:

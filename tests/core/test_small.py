@@ -68,6 +68,17 @@ def standing(policies: Any, fingerprint: str) -> Standing:
     return found
 
 
+def test_where_nobody_may_shadow_no_quota_does() -> None:
+    quotas = [{"name": "q", "requests": 1, "per": "1s", "mode": mode} for mode in ("Shadow", "Enforce")]
+    for spec in ({"quotas": [one]} for one in quotas):
+        forbidden = entry("first", may_shadow=False, mode="Shadow", **spec).client
+        assert not forbidden.shadow
+        assert [limit.enforced for limit in forbidden.limits] == [True]
+    allowed = entry("first", mode="Shadow", quotas=quotas[:1]).client
+    assert allowed.shadow
+    assert [limit.enforced for limit in allowed.limits] == [False]
+
+
 def test_clients_are_found_by_fingerprint() -> None:
     policies = index([entry("first"), entry("second")], 1)
     assert {key: one.client.id for key, one in policies.by_fingerprint.items()} == {FIRST: "first", SECOND: "second"}

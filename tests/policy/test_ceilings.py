@@ -78,12 +78,16 @@ BEYOND: dict[str, tuple[dict[str, Any], list[str]]] = {
     "v1 of more letters": ({"scopes": ["patient/Patient.write"]}, ["spec.scopes[0]"]),
     "another context": ({"scopes": ["system/Patient.rs"]}, ["spec.scopes[0]"]),
     "another scope": ({"otherScopes": ["export.run"]}, ["spec.otherScopes[0]"]),
-    "shadow": ({"mode": "Shadow"}, ["spec.mode"]),
+    "shadow": ({"mode": "Shadow"}, ["spec.mode", "spec.quotas"]),
     "no quota": ({"quotas": []}, ["spec.quotas"]),
     "too fast": ({"quotas": [{"name": "q", "requests": 101, "per": "1s"}]}, ["spec.quotas"]),
     "too fast by a fraction": ({"quotas": [{"name": "q", "requests": 6001, "per": "1m"}]}, ["spec.quotas"]),
     "calendar alone": ({"quotas": [{"name": "q", "requests": 1, "calendar": "Day"}]}, ["spec.quotas"]),
-    "in shadow alone": ({"quotas": [{"name": "q", "requests": 1, "per": "1s", "mode": "Shadow"}]}, ["spec.quotas"]),
+    "in shadow alone": ({"quotas": [RATE | {"mode": "Shadow"}]}, ["spec.quotas[0].mode", "spec.quotas"]),
+    "a quota in shadow beside one that counts": (
+        {"quotas": [RATE, RATE | {"name": "r", "mode": "Shadow"}]},
+        ["spec.quotas[1].mode"],
+    ),
     "much at once": ({"quotas": [RATE | {"burst": 10**9 - 1}]}, ["spec.quotas"]),
     "one too many at once": ({"quotas": [RATE | {"burst": 6000}]}, ["spec.quotas"]),
     "one too many by overshoot": ({"quotas": [RATE | {"burst": 5999, "maxOvershoot": 1}]}, ["spec.quotas"]),
@@ -96,7 +100,7 @@ BEYOND: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "all at once": (
         {"clientId": "x", "mode": "Shadow", "scopes": ["user/*.rs"]},
-        ["spec.mode", "spec.clientId", "spec.scopes[0]"],
+        ["spec.mode", "spec.clientId", "spec.scopes[0]", "spec.quotas"],
     ),
 }
 
@@ -107,6 +111,38 @@ def test_what_goes_beyond_is_told_by_field(name: str) -> None:
     found = beyond(policy(**spec), ceilings(PARTNERS))
     assert places(found) == expected
     assert all("expected" in error.message for error in found)
+
+
+SHADOWED: dict[str, dict[str, Any]] = {
+    "policy": {"mode": "Shadow"},
+    "quota": {"quotas": [RATE | {"mode": "Shadow"}]},
+    "both": {"mode": "Shadow", "quotas": [RATE | {"mode": "Shadow"}]},
+}
+
+
+@pytest.mark.parametrize("name", SHADOWED)
+def test_ceiling_that_says_nothing_of_modes_lets_nothing_be_shadowed(name: str) -> None:
+    """Else a tenant shadows its policy, and passes every other bound."""
+    spec = SHADOWED[name]
+    (silent,) = ceilings({"namespaces": ["*"]})
+    assert places(beyond(policy(**spec), (silent,))) == places(
+        beyond(policy(**spec), ceilings({"namespaces": ["*"], "modes": ["Enforce"]}))
+    )
+    assert beyond(policy(**spec), (silent,))
+    assert beyond(policy(**spec), ceilings({"namespaces": ["*"], "modes": ["Enforce", "Shadow"]})) == ()
+    assert beyond(policy(), (silent,)) == ()
+
+
+@pytest.mark.parametrize("name", SHADOWED)
+def test_quota_that_is_shadowed_at_any_level_bounds_no_rate(name: str) -> None:
+    both = ceilings(PARTNERS | {"modes": ["Enforce", "Shadow"]})
+    assert places(beyond(policy(**SHADOWED[name]), both)) == ["spec.quotas"]
+    assert beyond(policy(quotas=[RATE, RATE | {"name": "r", "mode": "Shadow"}]), both) == ()
+
+
+def test_modes_of_shadow_alone_ask_for_it_of_the_policy_and_not_of_its_quotas() -> None:
+    (error,) = beyond(policy(), ceilings({"namespaces": ["*"], "modes": ["Shadow"]}))
+    assert error.place == "spec.mode"
 
 
 def test_what_bounds_the_rate_is_said_whole() -> None:
