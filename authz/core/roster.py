@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Final, NamedTuple, TypeVar
 
 from authz.core.certificate import epoch_us
+from authz.core.loose import list_of, map_of
 from authz.model import Client, Credential, Policies, Standing
 from authz.policy import ClientPolicy, Mode, Source
 from authz.policy.document import Quota
@@ -73,23 +74,18 @@ def _once(value: Shared) -> Shared:
 
 def enlist_invalid(document: object, policy: str) -> Entry | None:
     """Return whom a document that was never valid speaks of, so that they are told so; None if nobody."""
-    spec = _map(_map(document).get("spec"))
+    spec = map_of(map_of(document).get("spec"))
     client_id = spec.get("clientId")
-    certificate = _map(spec.get("certificate"))
-    listed = certificate.get("fingerprints")
-    fingerprints = tuple(one.lower() for one in (listed if isinstance(listed, list) else ()) if _is_fingerprint(one))
+    certificate = map_of(spec.get("certificate"))
+    fingerprints = tuple(
+        one.lower()
+        for one in list_of(certificate.get("fingerprints"))
+        if isinstance(one, str) and _FINGERPRINT.fullmatch(one)
+    )
     source = Source.NONE if certificate.get("source") == Source.NONE.value else Source.EXTERNAL
     if not isinstance(client_id, str):
         return None
     return Entry(Client(id=client_id, policy=policy, standing=Standing.INVALID, source=source), fingerprints)
-
-
-def _map(value: object) -> dict[str, object]:
-    return value if isinstance(value, dict) else {}
-
-
-def _is_fingerprint(value: object) -> bool:
-    return isinstance(value, str) and _FINGERPRINT.fullmatch(value) is not None
 
 
 def index(entries: Iterable[Entry], generation: int) -> Policies:

@@ -324,7 +324,11 @@ def test_invalid_version_keeps_the_last_good_one_with_the_brakes() -> None:
     assert world.reason(A) == "client_suspended"
     fourth = world.edit(third, suspended=False, revocation={"fingerprints": [{"sha256": A}]})
     assert world.reason(A) == "certificate_revoked"
-    world.edit(fourth, revocation={}, scopes=[])
+    fifth = world.edit(fourth, suspended=False, revocation={}, validity={"notAfter": "2099-01-01T00:00:00Z"})
+    assert world.reason(A) == "certificate_revoked"  # an invalid version restarts nothing
+    client = world.policies().by_fingerprint[A].client
+    assert (client.suspended, client.revoked) == (True, {A})
+    world.edit(fifth, scopes=[])
     assert world.reason(A) == "identified"
     assert world.census.errors == 0
 

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from authz.core.brakes import braked
 from authz.core.certificate import epoch_us
+from authz.core.loose import list_of, map_of
 from authz.core.roster import enlist, enlist_invalid
 from authz.model import Client, Standing
 from authz.policy import ClientPolicy, FieldError, Source, parse
@@ -58,7 +59,7 @@ class Held(NamedTuple):
 
 def meta_of(document: object) -> Meta | None:
     """Return what an object says of itself; None if it cannot be told which one it is."""
-    metadata = _map(_map(document).get("metadata"))
+    metadata = map_of(map_of(document).get("metadata"))
     texts = [metadata.get(name) for name in ("namespace", "name", "uid", "resourceVersion", "creationTimestamp")]
     match texts:
         case [str(namespace), str(name), str(uid), str(version), str(created)] if namespace and name:
@@ -82,7 +83,7 @@ def read(
 
     `before` is what was kept of its name so far; of a namesake with another UID nothing carries over.
     """
-    told = _map(_map(document.get("status")).get("certificate"))
+    told = map_of(map_of(document.get("status")).get("certificate"))
     made = tuple(_made(told))
     if before is not None and before.meta.uid != meta.uid:
         before = None
@@ -107,7 +108,7 @@ def read(
 def _judged(
     document: Document, meta: Meta, before: Held | None, *, may_shadow: bool, ceilings: tuple[Ceiling, ...]
 ) -> tuple[Client, frozenset[Claim], frozenset[str], tuple[FieldError, ...]]:
-    metadata = _map(document.get("metadata"))
+    metadata = map_of(document.get("metadata"))
     parsed = parse(
         {
             "apiVersion": document.get("apiVersion"),
@@ -128,7 +129,7 @@ def _judged(
 
 
 def _identifying(client: Client, listed: frozenset[str], told: Document, made: tuple[Print, ...]) -> Iterator[Print]:
-    accepted = dict.fromkeys(filter(_is_fingerprint, _list(told.get("fingerprints"))))
+    accepted = dict.fromkeys(filter(_is_fingerprint, list_of(told.get("fingerprints"))[:FINGERPRINTS_MAX]))
     if client.standing is Standing.INVALID:  # whom to tell so; it may do nothing
         yield from map(Print, (str(sha256) for sha256 in accepted))
         yield from (one for one in made if one.sha256 not in accepted)
@@ -141,7 +142,7 @@ def _identifying(client: Client, listed: frozenset[str], told: Document, made: t
 def _made(told: Document) -> Iterator[Print]:
     """Yield the current certificate and earlier ones that still count, each once."""
     seen: set[object] = set()
-    for place, row in enumerate((told, *map(_map, _list(told.get("previous"))))):
+    for place, row in enumerate((told, *map(map_of, list_of(told.get("previous"))[:FINGERPRINTS_MAX]))):
         sha256 = row.get("sha256")
         end_us = _instant_us(row.get("notAfter"))
         if not _is_fingerprint(sha256) or sha256 in seen or (place and end_us is None):
@@ -160,11 +161,3 @@ def _instant_us(value: object) -> int | None:
 
 def _is_fingerprint(value: object) -> bool:
     return isinstance(value, str) and _FINGERPRINT.fullmatch(value) is not None
-
-
-def _map(value: object) -> Document:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: object) -> list[object]:
-    return value[:FINGERPRINTS_MAX] if isinstance(value, list) else []
