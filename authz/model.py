@@ -69,11 +69,11 @@ class Refused(Exception):  # noqa: N818 a refusal is an outcome here, not an err
         self.challenge = challenge  # Authorization itself is at fault (RFC 6750 `invalid_request`)
 
 
-class KeyUnknown(Refused):
-    """No key of the issuer (by configured name) fits; a refresh of its key set may bring one."""
+class KeysWanted(Refused):
+    """A refusal that newer keys of the issuer (by configured name) may turn into a right: they are to be fetched."""
 
-    def __init__(self, issuer: str) -> None:
-        super().__init__(Reason.TOKEN_KEY_UNKNOWN, f"no key of issuer {issuer} fits")
+    def __init__(self, reason: Reason, detail: str, issuer: str) -> None:
+        super().__init__(reason, detail)
         self.issuer = issuer
 
 
@@ -181,18 +181,30 @@ class VerificationKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class KeySet:
+    """An issuer's keys as it published them last; without any, none of its tokens is valid."""
+
     keys: tuple[VerificationKey, ...]
     stale_at_us: int  # jwksMaxAge after they were fetched
+    thumbprints: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "thumbprints", frozenset(key.thumbprint for key in self.keys))
 
     def fitting(self, kid: str | None, algorithm: str) -> tuple[VerificationKey, ...]:
-        """Return the keys that could have made the signature; without a `kid`, all that fit the algorithm."""
-        return tuple(key for key in self.keys if algorithm in key.algorithms and (kid is None or key.kid == kid))
+        """Return the keys that could have made the signature, each once; without a `kid`, all of the algorithm."""
+        return tuple(
+            {
+                key.thumbprint: key
+                for key in self.keys
+                if algorithm in key.algorithms and (kid is None or key.kid == kid)
+            }.values()
+        )
 
     def is_stale(self, now_us: int) -> bool:
         return now_us >= self.stale_at_us
 
     def holds(self, thumbprint: str) -> bool:
-        return any(key.thumbprint == thumbprint for key in self.keys)
+        return thumbprint in self.thumbprints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ from authz.model import (
     Client,
     Fhir,
     Grant,
-    KeyUnknown,
+    KeysWanted,
     Policies,
     Presented,
     Reason,
@@ -69,7 +69,7 @@ class Limiter(Protocol):
 
 
 class Service:
-    """Judges requests; `want_keys` is told the name of an issuer that signed with a key we do not have."""
+    """Judges requests; `want_keys` is told the name of an issuer whose newer keys may verify what ours do not."""
 
     def __init__(self, rules: Rules, limiter: Limiter, want_keys: Callable[[str], None]) -> None:
         self._rules = rules
@@ -218,8 +218,8 @@ class Service:
                 return claims
         try:
             claims = bearer.verify(token, facts.trusted, allowed, now_us)
-        except KeyUnknown as unknown:
-            self._want_keys(unknown.issuer)
+        except KeysWanted as wanted:
+            self._want_keys(wanted.issuer)
             raise
         self.tokens.put(digest, claims)
         return claims

@@ -19,7 +19,7 @@ from authz.core.reasons import ANSWERS, Answer
 from authz.core.roster import Entry, enlist, enlist_invalid, index
 from authz.edge.store.limiter import Limiter
 from authz.edge.store.memory import MemoryStore
-from authz.model import Compartment, Fhir, Issuer, Reason, Refused, Trusted
+from authz.model import Compartment, Fhir, Issuer, KeySet, Reason, Refused, Trusted
 from authz.policy import ClientPolicy, parse
 from authz.policy.limits import Limit, rate_limit
 from authz.service import Facts, Rules, Service
@@ -348,10 +348,26 @@ async def test_remembered_token_falls_with_its_key() -> None:
     bench.facts = Facts(policies=bench.facts.policies, trusted=trusted(rotated))
     assert await bench.reason(bearer=bearer) is Reason.TOKEN_KEY_UNKNOWN
     assert bench.wanted == ["health-auth"]
+    withdrawn = Trusted(ISSUER, KeySet(keys=(), stale_at_us=NOW_US + SECOND))
+    bench.facts = Facts(policies=bench.facts.policies, trusted=trusted(partner.jwks()))
+    assert isinstance(await bench.judge(bearer=bearer), Allow)
+    bench.facts = Facts(policies=bench.facts.policies, trusted={partner.ISSUER: withdrawn})
+    assert await bench.reason(bearer=bearer) is Reason.TOKEN_KEY_UNKNOWN
     bench.facts = Facts(policies=bench.facts.policies, trusted={partner.ISSUER: Trusted(ISSUER, None)})
     assert await bench.reason(bearer=bearer) is Reason.ISSUER_UNAVAILABLE
     bench.facts = Facts(policies=bench.facts.policies, trusted={})
     assert await bench.reason(bearer=bearer) is Reason.TOKEN_ISSUER
+
+
+async def test_signature_under_a_known_kid_asks_for_newer_keys_and_passes_once_they_are_there() -> None:
+    bench = Bench()
+    bearer = token(key=partner.rsa_key("next"))
+    assert await bench.reason(bearer=bearer) is Reason.TOKEN_SIGNATURE
+    assert bench.wanted == ["health-auth"]
+    reused = partner.jwks(partner.jwk(partner.rsa_key("next"), "k1"))
+    bench.facts = Facts(policies=bench.facts.policies, trusted=trusted(reused))
+    assert isinstance(await bench.judge(bearer=bearer), Allow)
+    assert bench.wanted == ["health-auth"]
 
 
 async def test_remembered_token_falls_when_keys_are_stale() -> None:

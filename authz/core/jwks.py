@@ -76,7 +76,12 @@ def _read_key(entry: object) -> VerificationKey:
         algorithms &= {declared} if isinstance(declared, str) else frozenset()
     if not algorithms:
         raise ValueError("`alg` does not go with the key")
-    return VerificationKey(kid, thumbprint.of_jwk(entry), algorithms, key)
+    return VerificationKey(kid, _thumbprint(family, key), algorithms, key)
+
+
+def _thumbprint(family: type[Algorithm], key: object) -> str:
+    """Return the key's thumbprint however its numbers were written: some issuers put a zero byte in front."""
+    return thumbprint.of_jwk(family.to_jwk(key, as_dict=True))
 
 
 def _algorithms(key: object) -> frozenset[str]:

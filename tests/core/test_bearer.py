@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from partner import NOW_US, claims, ec_key, jwk, raw_token, rsa_key, token
 
-from authz.core import bearer
+from authz.core import bearer, thumbprint
 from authz.core.jwks import read_keys
-from authz.model import Claims, Client, Confirmation, Issuer, KeyUnknown, Reason, Refused, Trusted
+from authz.model import Claims, Client, Confirmation, Issuer, KeySet, KeysWanted, Reason, Refused, Trusted
 from authz.policy import Binding
 
 RS = {"alg": "RS256", "kid": "k1"}
@@ -96,6 +96,9 @@ def test_elliptic_curve_key_verifies() -> None:
 public_pem = partner.jwks()
 H, P, S = token().split(".")
 UNSIGNED = part(claims())
+NO_KID = raw_token({"alg": "RS256"}, claims())
+OURS = jwk(rsa_key(), "k1")
+OURS_THUMBPRINT = thumbprint.of_jwk(OURS)
 ATTACKS = {
     "alg none": (f"{part({'alg': 'none', 'kid': 'k1'})}.{UNSIGNED}.", Reason.TOKEN_ALGORITHM),
     "alg None": (f"{part({'alg': 'None', 'kid': 'k1'})}.{UNSIGNED}.", Reason.TOKEN_ALGORITHM),
@@ -209,17 +212,68 @@ def test_issuer_must_be_one_of_the_clients() -> None:
     assert reason(token(), allowed=frozenset({"other"})) is Reason.TOKEN_ISSUER
 
 
-def test_unknown_kid_asks_for_a_refresh_and_two_fitting_keys_do_not() -> None:
-    with pytest.raises(KeyUnknown) as unknown:
-        verify(token(headers={"kid": "new"}))
-    assert unknown.value.issuer == "health-auth"
-    two = (jwk(rsa_key(), "k1"), jwk(rsa_key("second"), "k2"))
-    assert reason(raw_token({"alg": "RS256"}, claims()), *two) is Reason.TOKEN_KEY_UNKNOWN
-    assert reason(token(), jwk(rsa_key(), "k1"), jwk(rsa_key("second"), "k1")) is Reason.TOKEN_KEY_UNKNOWN
+WANTING_KEYS = {
+    "kid unknown": (token(headers={"kid": "new"}), Reason.TOKEN_KEY_UNKNOWN),
+    "kid empty": (token(headers={"kid": ""}), Reason.TOKEN_KEY_UNKNOWN),
+    "kid reused for a new key": (token(key=rsa_key("new")), Reason.TOKEN_SIGNATURE),
+    "no kid, a new key": (raw_token({"alg": "RS256"}, claims(), key=rsa_key("new")), Reason.TOKEN_SIGNATURE),
+    "no kid, no key of the algorithm": (
+        jwt.encode(claims(), ec_key(), "ES256"),
+        Reason.TOKEN_KEY_UNKNOWN,
+    ),
+}
 
 
-def test_without_kid_the_one_key_that_fits_the_algorithm_counts() -> None:
-    assert verify(raw_token({"alg": "RS256"}, claims()), jwk(ec_key(), "e"), jwk(rsa_key(), "k1"))
+@pytest.mark.parametrize(("token", "expected"), WANTING_KEYS.values(), ids=WANTING_KEYS.keys())
+def test_signature_by_no_key_of_ours_asks_for_newer_ones(token: str, expected: Reason) -> None:
+    with pytest.raises(KeysWanted) as wanted:
+        verify(token)
+    assert (wanted.value.reason, wanted.value.issuer) == (expected, "health-auth")
+
+
+def others(count: int, kid: str | None = None) -> list[dict[str, Any]]:
+    return [jwk(rsa_key(f"other {n}"), kid) for n in range(count)]
+
+
+MANY_KEYS: dict[str, tuple[str, list[dict[str, Any]], Reason | None]] = {
+    "no kid, one key": (NO_KID, [OURS], None),
+    "no kid, a key without kid": (NO_KID, [jwk(rsa_key(), None)], None),
+    "no kid, the first of four": (NO_KID, [OURS, *others(3)], None),
+    "no kid, the last of four": (NO_KID, [*others(3), OURS], None),
+    "no kid, none of four": (NO_KID, others(4), Reason.TOKEN_SIGNATURE),
+    "no kid, the first of five": (NO_KID, [OURS, *others(4)], Reason.TOKEN_KEY_UNKNOWN),
+    "no kid, the last of five": (NO_KID, [*others(4), OURS], Reason.TOKEN_KEY_UNKNOWN),
+    "no kid, keys of other algorithms do not count": (NO_KID, [jwk(ec_key(), "e"), *[one | {"alg": "PS256"} for one in others(4)], OURS], None),
+    "no kid, one key five times": (NO_KID, [OURS | {"kid": f"k{n}"} for n in range(5)], None),
+    "kid, others have others": (token(), [*others(4, "k2"), OURS], None),
+    "kid, others have none": (token(), [*others(4), OURS], None),
+    "kid, the key has none": (token(), [jwk(rsa_key(), None)], Reason.TOKEN_KEY_UNKNOWN),
+    "kid, the last of four": (token(), [*others(3, "k1"), OURS], None),
+    "kid, none of four": (token(), others(4, "k1"), Reason.TOKEN_SIGNATURE),
+    "kid, the first of five": (token(), [OURS, *others(4, "k1")], Reason.TOKEN_KEY_UNKNOWN),
+    "kid, one key five times": (token(), [OURS] * 5, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("bearer", "keys", "expected"), MANY_KEYS.values(), ids=MANY_KEYS.keys())
+def test_at_most_four_keys_are_tried(bearer: str, keys: list[dict[str, Any]], expected: Reason | None) -> None:
+    if expected is None:
+        assert verify(bearer, *keys).key_thumbprint == OURS_THUMBPRINT
+    else:
+        assert reason(bearer, *keys) is expected
+
+
+def test_too_many_keys_are_no_reason_to_fetch_them_again() -> None:
+    with pytest.raises(Refused) as refused:
+        verify(NO_KID, *others(5))
+    assert not isinstance(refused.value, KeysWanted)
+
+
+def test_set_without_keys_knows_none() -> None:
+    withdrawn = {partner.ISSUER: Trusted(ISSUER, KeySet(keys=(), stale_at_us=LATER_US))}
+    with pytest.raises(KeysWanted) as wanted:
+        bearer.verify(token(), withdrawn, None, NOW_US)
+    assert wanted.value.reason is Reason.TOKEN_KEY_UNKNOWN
 
 
 def test_key_for_other_algorithms_does_not_verify() -> None:

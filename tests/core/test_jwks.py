@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Any
 
 import partner
@@ -58,6 +59,40 @@ def test_thumbprint_is_that_of_rfc_7638() -> None:
     }
     (key,), _ = read(example)
     assert key.thumbprint == "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
+
+
+def test_key_without_kid_is_kept_and_found_by_algorithm_alone() -> None:
+    keyset, warnings = read_keys(json.dumps({"keys": [jwk(rsa_key(), None)]}).encode(), 1)
+    assert warnings == ()
+    assert [key.kid for key in keyset.keys] == [None]
+    assert len(keyset.fitting(None, "RS256")) == 1
+    assert keyset.fitting("k1", "RS256") == keyset.fitting("None", "RS256") == keyset.fitting("", "RS256") == ()
+
+
+def spelled(key: dict[str, Any], member: str) -> dict[str, Any]:
+    """The same number with a zero byte in front, as some issuers write it."""
+    number = urlsafe_b64decode(key[member] + "=" * (-len(key[member]) % 4))
+    return key | {member: urlsafe_b64encode(b"\0" + number).rstrip(b"=").decode()}
+
+
+TWICE = {
+    "the same": (GOOD, "k1", 1),
+    "without kid": (jwk(rsa_key(), None), None, 1),
+    "under another kid": (GOOD | {"kid": "k2"}, None, 1),
+    "with an algorithm": (GOOD | {"alg": "RS256"}, "k1", 1),
+    "with a use": (GOOD | {"use": "sig"}, "k1", 1),
+    "with a zero byte before the modulus": (spelled(GOOD, "n"), "k1", 1),
+    "with a zero byte before the exponent": (spelled(GOOD, "e"), "k1", 1),
+    "with padding": (GOOD | {"e": "AQAB===="}, "k1", 1),
+    "another key": (jwk(rsa_key("second"), "k1"), "k1", 2),
+}
+
+
+@pytest.mark.parametrize(("key", "kid", "expected"), TWICE.values(), ids=TWICE.keys())
+def test_one_key_listed_twice_is_one(key: Any, kid: str | None, expected: int) -> None:
+    keyset, warnings = read_keys(json.dumps({"keys": [GOOD, key]}).encode(), 1)
+    assert warnings == ()
+    assert len(keyset.fitting(kid, "RS256")) == len(keyset.thumbprints) == expected
 
 
 LEFT_OUT = {
