@@ -162,7 +162,8 @@ class Service:
     async def _by_token_alone(self, request: Request, target: Target, facts: Facts, now_us: int) -> Verdict:
         """Judge a request without a certificate: a client of `certificate.source: None`, or nobody.
 
-        Until the signature holds, it is its address that asks and spends.
+        Until the token is admitted it names nobody, so it is its address that asks and spends, and no policy's Shadow
+        mode covers it.
         """
         if not facts.policies.by_token:
             raise Refused(Reason.CERTIFICATE_MISSING, "no client certificate")
@@ -170,6 +171,24 @@ class Service:
         exceeded = self._limiter.known(key, self._rules.anonymous, now_us=now_us)
         if exceeded is not None:
             return Deny(Refused(Reason.QUOTA_EXCEEDED, "no request left for this address"), exceeded)
+        client, claims = self._admitted(request, facts, now_us)
+        known = self._known(client, now_us)
+        if known is not None:
+            return known
+        right: Grant | Refused
+        try:
+            right = grant.decide(request, target, client, claims, self._rules.fhir)
+        except Refused as refused:
+            right = refused
+        return await self._spend(right, client, claims, now_us)
+
+    def _admitted(self, request: Request, facts: Facts, now_us: int) -> tuple[Client, Claims]:
+        """Return the client of `certificate.source: None` that an admitted token identifies, and its claims.
+
+        Raises:
+            Refused: TOKEN_MISSING, every other reason of a token, CERTIFICATE_MISSING, CLIENT_SUSPENDED,
+                CLIENT_NOT_VALID, POLICY_CONFLICT, POLICY_INVALID.
+        """
         token = bearer.credentials(request.authorization)
         if token is None:
             raise Refused(Reason.TOKEN_MISSING, "neither a certificate nor a token")
@@ -177,18 +196,10 @@ class Service:
         client = facts.policies.by_token.get(claims.client_id)
         if client is None:
             raise Refused(Reason.CERTIFICATE_MISSING, "the token's client needs a certificate, or there is none such")
+        trusted = bearer.require_issuer(claims.issuer, facts.trusted, client.issuers)
+        bearer.admit(claims, trusted.issuer, client, None, now_us)
         certificate.require_standing(client, now_us)
-        known = self._known(client, now_us)
-        if known is not None:
-            return known
-        right: Grant | Refused
-        try:
-            trusted = bearer.require_issuer(claims.issuer, facts.trusted, client.issuers)
-            bearer.admit(claims, trusted.issuer, client, None, now_us)
-            right = grant.decide(request, target, client, claims, self._rules.fhir)
-        except Refused as refused:
-            right = refused
-        return await self._spend(right, client, claims, now_us)
+        return client, claims
 
     def _known(self, client: Client, now_us: int) -> Deny | None:
         """Return the refusal of a client that is certainly over its quota; Shadow mode has yet to see what else."""

@@ -23,7 +23,9 @@ from authz.model import Compartment, Fhir, Issuer, KeySet, Reason, Refused, Trus
 from authz.policy import ClientPolicy, parse
 from authz.policy.limits import Limit, rate_limit
 from authz.service import Facts, Rules, Service
+from authz.wire.ratelimit import Form
 from authz.wire.request import ClientAddress, read, read_message
+from authz.wire.response import Style, answer
 
 SECOND = 1_000_000
 ISSUER = Issuer(
@@ -264,40 +266,107 @@ async def test_verified_token_identifies_a_client_without_certificate() -> None:
     assert bench.limiter.spent == [CLIENT_KEY]
 
 
-BY_TOKEN: dict[str, tuple[dict[str, Any], dict[str, Any], Reason]] = {
-    "no token": ({}, {}, Reason.TOKEN_MISSING),
-    "bad signature": ({}, {"bearer": token(key=partner.rsa_key("evil"))}, Reason.TOKEN_SIGNATURE),
-    "client unknown": ({}, {"bearer": token(client_id="other")}, Reason.CERTIFICATE_MISSING),
-    "suspended": ({"suspended": True}, {"bearer": token()}, Reason.CLIENT_SUSPENDED),
-    "unknown certificate besides": ({}, {"bearer": token(), "forwarded": xfcc()}, Reason.CERTIFICATE_UNKNOWN),
+NOBODYS: dict[str, tuple[dict[str, Any], Reason]] = {
+    "another client's token": ({"bearer": token(client_id="other")}, Reason.CERTIFICATE_MISSING),
+    "unknown certificate besides": ({"bearer": token(), "forwarded": xfcc()}, Reason.CERTIFICATE_UNKNOWN),
 }
 
 
-@pytest.mark.parametrize(("spec", "asked", "reason"), BY_TOKEN.values(), ids=BY_TOKEN.keys())
-async def test_until_its_signature_holds_the_address_pays(
-    spec: dict[str, Any], asked: dict[str, Any], reason: Reason
-) -> None:
-    bench = Bench(policy_document(**NONE, **spec))
+@pytest.mark.parametrize(("asked", "reason"), NOBODYS.values(), ids=NOBODYS.keys())
+async def test_who_is_not_identified_asks_as_its_address(asked: dict[str, Any], reason: Reason) -> None:
+    bench = Bench(policy_document(**NONE))
     assert await bench.reason(**({"forwarded": None} | asked)) is reason
     assert bench.limiter.spent == [ADDRESS_KEY]
 
 
-SIGNED: dict[str, tuple[dict[str, Any], dict[str, Any], Reason]] = {
-    "expired": ({}, {"exp": 1}, Reason.TOKEN_EXPIRED),
-    "bound to a certificate": ({}, {"cnf": {"x5t#S256": "A" * 43}}, Reason.TOKEN_BINDING),
-    "issuer not its own": ({"token": {"issuers": ["other"]}}, {}, Reason.TOKEN_ISSUER),
+# Every way in which a token is not admitted, but that of a policy (below): what is sent, and the reason.
+UNADMITTED: dict[str, tuple[dict[str, Any], Reason]] = {
+    "none": ({}, Reason.TOKEN_MISSING),
+    "of another scheme": ({"headers": {"authorization": "Basic abc"}}, Reason.TOKEN_MISSING),
+    "malformed": ({"bearer": "x"}, Reason.TOKEN_MALFORMED),
+    "algorithm": ({"bearer": token(key=partner.ec_key(), algorithm="ES256")}, Reason.TOKEN_ALGORITHM),
+    "key unknown": ({"bearer": token(headers={"kid": "k9"})}, Reason.TOKEN_KEY_UNKNOWN),
+    "signature": ({"bearer": token(key=partner.rsa_key("evil"))}, Reason.TOKEN_SIGNATURE),
+    "expired": ({"bearer": token(exp=1)}, Reason.TOKEN_EXPIRED),
+    "not yet valid": ({"bearer": token(nbf=NOW_US // SECOND + 60)}, Reason.TOKEN_NOT_YET_VALID),
+    "issuer": ({"bearer": token(iss="https://evil.example/")}, Reason.TOKEN_ISSUER),
+    "audience": ({"bearer": token(aud="https://elsewhere.example")}, Reason.TOKEN_AUDIENCE),
+    "type": ({"bearer": token(headers={"typ": "dpop+jwt"})}, Reason.TOKEN_TYPE),
+    "no client": ({"bearer": token(client_id=None)}, Reason.TOKEN_CLIENT),
+    "bound elsewhere": ({"bearer": token(cnf={"x5t#S256": "A" * 43})}, Reason.TOKEN_BINDING),
+    "bound by another method": ({"bearer": token(cnf={"jkt": "A" * 43})}, Reason.TOKEN_BINDING),
 }
+UNADMITTED_BY_POLICY: dict[str, tuple[dict[str, Any], Reason]] = {
+    "issuer not its own": ({"token": {"issuers": ["other"]}}, Reason.TOKEN_ISSUER),
+    "suspended": ({"suspended": True}, Reason.CLIENT_SUSPENDED),
+    "not in force": ({"validity": {"notAfter": "2026-01-01T00:00:00Z"}}, Reason.CLIENT_NOT_VALID),
+}
+STRANGER: dict[str, Any] = {"forwarded": None, "address": "198.51.100.9"}
+TWICE_AN_HOUR: dict[str, Any] = {"quotas": [{"name": "q", "requests": 2, "per": "1h"}]}
 
 
-@pytest.mark.parametrize(("spec", "changes", "reason"), SIGNED.values(), ids=SIGNED.keys())
-async def test_once_its_signature_holds_the_client_pays(
-    spec: dict[str, Any], changes: dict[str, Any], reason: Reason
+def test_table_of_unadmitted_tokens_has_every_reason() -> None:
+    tried = {reason for _, reason in UNADMITTED.values()}
+    missing = {reason for reason in Reason if reason.value.startswith("token_")} - tried
+    assert missing == {Reason.TOKEN_INACTIVE}  # of introspection, which does not exist yet
+
+
+@pytest.mark.parametrize("mode", ["Enforce", "Shadow"])
+@pytest.mark.parametrize(
+    ("spec", "asked", "reason"),
+    [
+        *(pytest.param({}, asked, reason, id=name) for name, (asked, reason) in UNADMITTED.items()),
+        *(
+            pytest.param(spec, {"bearer": token()}, reason, id=name)
+            for name, (spec, reason) in UNADMITTED_BY_POLICY.items()
+        ),
+    ],
+)
+async def test_until_a_token_is_admitted_it_names_nobody_and_its_address_pays(
+    spec: dict[str, Any], asked: dict[str, Any], reason: Reason, mode: str
 ) -> None:
-    bench = Bench(policy_document(**NONE, **spec))
-    assert await bench.reason(forwarded=None, bearer=token(**changes)) is reason
+    bench = Bench(policy_document(mode=mode, **TWICE_AN_HOUR, **NONE, **spec))
+    for _ in range(3):
+        verdict = await bench.judge(**(STRANGER | asked))
+        assert isinstance(verdict, Deny)
+        assert (verdict.refused.reason, verdict.client, verdict.claims) == (reason, None, None)
+    assert bench.limiter.spent == ["address:198.51.100.9"] * 3
+    if not spec:
+        assert isinstance(await bench.judge(forwarded=None, bearer=token()), Allow)
+
+
+async def test_client_over_its_quota_is_told_only_to_those_who_hold_an_admitted_token() -> None:
+    bench = Bench(policy_document(**TWICE_AN_HOUR, **NONE))
+    for _ in range(2):
+        assert isinstance(await bench.judge(forwarded=None, bearer=token()), Allow)
+    assert await bench.reason(forwarded=None, bearer=token()) is Reason.QUOTA_EXCEEDED
+    assert await bench.reason(**STRANGER, bearer=token(exp=1)) is Reason.TOKEN_EXPIRED
+    assert bench.limiter.spent[2:] == ["address:198.51.100.9"]
+
+
+@pytest.mark.parametrize("mode", ["Enforce", "Shadow"])
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        *UNADMITTED.values(),
+        ({"bearer": token(client_id="other")}, Reason.TOKEN_CLIENT),
+        ({"target": "/fhir/Observation/1?x=1", "bearer": token(exp=1, scope="patient/*.rs")}, Reason.TOKEN_EXPIRED),
+    ],
+    ids=[*UNADMITTED, "another client's", "expired, with more scopes"],
+)
+async def test_unadmitted_token_beside_a_certificate_sets_no_header(
+    asked: dict[str, Any], reason: Reason, mode: str
+) -> None:
+    """The certificate names the client, so it pays; what a token says counts from its admission on."""
+    bench = Bench(policy_document(mode=mode))
+    verdict = await bench.judge(**asked)
+    assert isinstance(verdict, Shadowed if mode == "Shadow" else Deny)
+    assert (verdict.refused.reason, verdict.claims) == (reason, None)
     assert bench.limiter.spent == [CLIENT_KEY]
-    shadow = Bench(policy_document(mode="Shadow", **NONE, **spec))
-    assert isinstance(await shadow.judge(forwarded=None, bearer=token(**changes)), Shadowed)
+    style = Style(fhir=RULES.fhir, form=Form.IETF)
+    upstream = answer(verdict, "d" * 32, "/fhir/Patient/123", style).upstream
+    known = {"x-client-id", "x-client-policy", "x-decision-id"}
+    assert set(upstream) == (known if mode == "Shadow" else set())
 
 
 async def test_token_of_a_certificates_client_does_not_pass_without_it() -> None:
