@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 LOCK := deploy/requirements/dev.txt
 STAMP := $(VENV)/.installed
 
-.PHONY: demo setup test check format lint types layers chart protos lock bench bench-quota bench-operator images kind-up kind-down e2e clean
+.PHONY: demo setup test check format lint types layers chart protos tables lock bench bench-quota bench-operator images kind-up kind-down e2e clean
 
 demo: setup ## watch every request of the walk-through answered as it should
 	$(BIN)/clientpolicy demo
@@ -56,6 +56,9 @@ e2e: setup ## the end-to-end suite on the cluster of KUBECONFIG
 
 protos: setup ## regenerate authz/wire/pb from protos/
 	$(BIN)/python protos/generate.py
+
+tables: setup ## regenerate authz/core/fhir_r4.py from HL7's definitions
+	PYTHONPATH=tools $(BIN)/python -m definitions
 
 LOCKS := deploy/requirements
 COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11

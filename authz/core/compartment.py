@@ -3,7 +3,7 @@
 Servers ignore parameters that they do not know, so only a parameter of the FHIR R4 table pins a search; and what could
 widen a pinned search (includes, reverse chains, a modifier on the pin) makes it undecidable again.
 
-Source: HL7 FHIR R4 CompartmentDefinition/patient and the targets of its SearchParameters (`compartment_r4`).
+Source: HL7 FHIR R4 CompartmentDefinition/patient and the targets of its SearchParameters (`fhir_r4`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from enum import Enum, IntEnum
 from typing import Final
 
-from authz.core.compartment_r4 import PATIENT_COMPARTMENT
+from authz.core.fhir_r4 import PATIENT_COMPARTMENT
 from authz.core.interaction import WIDENING, Interaction, Kind
 from authz.core.search import Parameters
 

@@ -1,11 +1,7 @@
-"""The small parts of a decision: addresses, public routes, the index of policies, the compartment table."""
+"""The small parts of a decision: addresses, public routes, the index of policies."""
 
 from __future__ import annotations
 
-import importlib.util
-import json
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -13,15 +9,12 @@ from partner import partner_certificate, policy_document
 
 from authz.core import roster
 from authz.core.address import quota_key
-from authz.core.compartment_r4 import PATIENT_COMPARTMENT
 from authz.core.decide import Deny, conclude
 from authz.core.public import PublicRoutes
 from authz.core.quota import Unknown, Within
 from authz.core.roster import Entry, enlist, enlist_invalid, index
 from authz.model import Grant, Reason, Refused, Standing
 from authz.policy import ClientPolicy, Source, parse
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
@@ -164,50 +157,3 @@ def test_verdict_without_evidence_is_a_denial() -> None:
     silent = conclude(Grant((), "x"), Unknown("x"), None, None)
     assert isinstance(silent, Deny)
     assert silent.refused.reason is Reason.STORE_UNAVAILABLE
-
-
-def generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generate_compartment", ROOT / "docs/fhir/generate_compartment.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_compartment_table_is_what_the_facts_give() -> None:
-    """If this fails: python docs/fhir/generate_compartment.py, and commit."""
-    module = generator()
-    facts = json.loads(module.FACTS.read_text())["types"]
-    assert module.render(facts) == module.MODULE.read_text()
-
-
-def test_compartment_table_knows_what_hl7_says() -> None:
-    patient = frozenset({"Patient"})
-    assert PATIENT_COMPARTMENT["Observation"]["patient"] == patient
-    assert PATIENT_COMPARTMENT["Observation"]["subject"] == {"Patient", "Group", "Device", "Location"}
-    assert PATIENT_COMPARTMENT["Condition"]["subject"] == {"Patient", "Group"}
-    assert PATIENT_COMPARTMENT["Coverage"]["beneficiary"] == patient
-    assert "actor" in PATIENT_COMPARTMENT["Appointment"]
-    assert "Organization" not in PATIENT_COMPARTMENT
-    assert "Medication" not in PATIENT_COMPARTMENT
-    assert len(PATIENT_COMPARTMENT) == 67
-
-
-def test_twin_of_a_compartment_parameter_reads_the_same_elements(tmp_path: Path) -> None:
-    def parameter(code: str, expression: str, targets: list[str]) -> dict[str, Any]:
-        return {"resource": {"code": code, "base": ["T"], "expression": expression, "target": targets}}
-
-    compartment, parameters = tmp_path / "c.json", tmp_path / "p.json"
-    compartment.write_text(json.dumps({"resource": [{"code": "T", "param": ["subject"]}, {"code": "U"}]}))
-    listed = [
-        parameter("subject", "T.subject | V.subject", ["Patient", "Group"]),
-        parameter("patient", "V.x | T.subject.where(resolve() is Patient)", ["Patient", "Group"]),
-        parameter("other", "T.other", ["Patient"]),
-        parameter("both", "T.subject | T.other", ["Patient"]),
-        parameter("group", "T.subject.where(resolve() is Group)", ["Group"]),
-    ]
-    parameters.write_text(json.dumps({"entry": listed}))
-    assert generator().facts(compartment, parameters) == {
-        "T": {"patient": ["Patient"], "subject": ["Group", "Patient"]}
-    }
