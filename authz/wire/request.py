@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from google.protobuf.message import DecodeError
 
+from authz.core import address
 from authz.model import Reason, Refused, Request
 from authz.wire.pb.envoy.service.auth.v3.attribute_context_pb2 import AttributeContext
 from authz.wire.pb.envoy.service.auth.v3.external_auth_pb2 import CheckRequest
@@ -105,9 +106,10 @@ def _address(source: AttributeContext.Peer, forwarded_for: str | None, client_ad
     peer = source.address.socket_address.address
     if not client_address.hops:
         return peer
-    values = [value.strip() for value in (forwarded_for or "").split(",")]
+    values = (forwarded_for or "").split(",")
     # Fewer values than trusted hops: the request did not come through them all, so the peer answers for it.
-    return values[-client_address.hops] if len(values) >= client_address.hops and values[-client_address.hops] else peer
+    found = address.read(values[-client_address.hops].strip()) if len(values) >= client_address.hops else None
+    return str(found) if found is not None else peer
 
 
 def _form(http: AttributeContext.HttpRequest, headers: dict[str, str]) -> str | None:

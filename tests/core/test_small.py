@@ -1,4 +1,4 @@
-"""The small parts of a decision: addresses, public routes, the index of policies."""
+"""The small parts of a decision: public routes, the index of policies."""
 
 from __future__ import annotations
 
@@ -8,29 +8,12 @@ import pytest
 from partner import partner_certificate, policy_document
 
 from authz.core import roster
-from authz.core.address import quota_key
 from authz.core.decide import Deny, conclude
 from authz.core.public import PublicRoutes
 from authz.core.quota import Unknown, Within
 from authz.core.roster import Entry, enlist, enlist_invalid, index
 from authz.model import Grant, Reason, Refused, Standing
 from authz.policy import ClientPolicy, Source, parse
-
-
-@pytest.mark.parametrize(
-    ("address", "key"),
-    [
-        ("192.0.2.7", "address:192.0.2.7"),
-        ("2001:db8:1:2:3:4:5:6", "address:2001:db8:1:2::/64"),
-        ("2001:db8:1:2::1", "address:2001:db8:1:2::/64"),
-        ("::ffff:192.0.2.7", "address:192.0.2.7"),
-        ("", "address:unknown"),
-        ("client:other", "address:unknown"),
-        ("192.0.2.7:80", "address:unknown"),
-    ],
-)
-def test_address_pays_alone_or_with_its_network(address: str, key: str) -> None:
-    assert quota_key(address) == key
 
 
 def test_public_route_is_exact_or_below() -> None:

@@ -83,6 +83,12 @@ ADDRESSES = [
     (ClientAddress(2), "10.0.0.1, 203.0.113.9, 198.51.100.1", "203.0.113.9"),
     (ClientAddress(2), "203.0.113.9", "192.0.2.7"),
     (ClientAddress(1), "", "192.0.2.7"),
+    (ClientAddress(1), "203.0.113.9:51234", "203.0.113.9"),
+    (ClientAddress(1), "10.0.0.1, [2001:db8::1]:443", "2001:db8::1"),
+    (ClientAddress(2), "2001:db8::1,10.0.0.1:80", "2001:db8::1"),
+    (ClientAddress(1), "203.0.113.9, unknown", "192.0.2.7"),
+    (ClientAddress(1), "203.0.113.9, ", "192.0.2.7"),
+    (ClientAddress(2), "_hidden, 203.0.113.9", "192.0.2.7"),
 ]
 
 
@@ -90,6 +96,11 @@ ADDRESSES = [
 def test_address_comes_from_the_trusted_place(source: ClientAddress, header: str, expected: str) -> None:
     assert read_message(check_request(headers={"x-forwarded-for": header}), source).address == expected
     assert read_message(check_request(), source).address == "192.0.2.7"
+
+
+def test_without_any_address_there_is_none() -> None:
+    message = check_request(headers={"x-forwarded-for": "unknown"}, address="")
+    assert read_message(message, ClientAddress(1)).address == ""
 
 
 WHOLE = {"x-envoy-auth-partial-body": "false", "content-type": "application/x-www-form-urlencoded"}
