@@ -47,6 +47,17 @@ class Document:
             path = path[:-1]
         return self.lines.get(path, 1)
 
+    def items(self) -> tuple[Document, ...]:
+        """Return what stands in its list `items`, each as a document of its own."""
+        listed = self.value.get("items") if isinstance(self.value, dict) else None
+        if not isinstance(listed, list):
+            return ()
+        lines: list[dict[Path, int]] = [{} for _ in listed]
+        for path, line in self.lines.items():
+            if path[:1] == ("items",) and len(path) > 1 and isinstance(place := path[1], int):
+                lines[place][path[2:]] = line
+        return tuple(Document(value=value, lines=where) for value, where in zip(listed, lines, strict=True))
+
 
 def read_documents(text: str) -> tuple[Document, ...]:
     """Return the documents of a YAML (or JSON) text, empty ones left out.

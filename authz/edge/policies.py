@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,93 +13,20 @@ from typing import Final
 from watchfiles import awatch
 
 from authz.core.brakes import braked
+from authz.core.loose import map_of
 from authz.core.roster import Entry, enlist, enlist_invalid, index
-from authz.edge.manifests import Document, Unreadable, read_documents
+from authz.edge.manifests import Unreadable
 from authz.edge.metrics import Number
+from authz.edge.policy_files import Manifest, manifest_files, read_file
 from authz.edge.source import standings
 from authz.model import Policies
-from authz.policy import KIND, ClientPolicy, Source, parse
-from authz.policy.ceilings import Ceiling, beyond
+from authz.policy import Source
+from authz.policy.ceilings import Ceiling
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 FILES_MAX: Final = 100_000
 RESCAN_MS: Final = 2_000  # where the file system tells nothing (network mounts), a change is seen this late
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
-    """One ClientPolicy document of a file: its value, or every error with its line."""
-
-    file: Path
-    position: int  # of the document in its file
-    document: Document
-    policy: ClientPolicy | None
-    errors: tuple[str, ...]  # `file:line: place: message`
-
-    @property
-    def name(self) -> str:
-        """The object's namespace/name; by its place in the file where it has none."""
-        root = self.document.value if isinstance(self.document.value, dict) else {}
-        metadata = root.get("metadata")
-        named = metadata if isinstance(metadata, dict) else {}
-        return f"{named.get('namespace', 'default')}/{named.get('name', f'document {self.position}')}"
-
-
-def manifest_files(path: Path) -> tuple[Path, ...]:
-    """Return the manifest files at a path, sorted; hidden ones (as Kubernetes mounts keep) left out.
-
-    Raises:
-        OSError: the path cannot be read.
-    """
-    if path.is_file():
-        return (path,)
-    return tuple(sorted(_below(path)))
-
-
-def _below(folder: Path) -> Iterator[Path]:
-    for entry in folder.iterdir():
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            yield from _below(entry)
-        elif entry.suffix in SUFFIXES:
-            yield entry
-
-
-def read_file(file: Path, shown: str, ceilings: tuple[Ceiling, ...] = ()) -> tuple[Manifest, ...]:
-    """Return the ClientPolicy documents of a file; documents of other kinds are not ours to read.
-
-    One that goes beyond the platform's ceilings is invalid.
-
-    Raises:
-        Unreadable: the file is not YAML as we read it.
-        OSError: it cannot be read.
-    """
-    try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise Unreadable(1, "not UTF-8 text") from None
-    return tuple(
-        _manifest(file, position, document, shown, ceilings)
-        for position, document in enumerate(read_documents(text))
-        if _is_ours(document)
-    )
-
-
-def _is_ours(document: Document) -> bool:
-    value = document.value
-    return not isinstance(value, dict) or value.get("kind", KIND) == KIND
-
-
-def _manifest(file: Path, position: int, document: Document, shown: str, ceilings: tuple[Ceiling, ...]) -> Manifest:
-    parsed = parse(document.value)
-    wrong = beyond(parsed, ceilings) if isinstance(parsed, ClientPolicy) else parsed
-    if isinstance(parsed, ClientPolicy) and not wrong:
-        return Manifest(file=file, position=position, document=document, policy=parsed, errors=())
-    errors = tuple(f"{shown}:{document.line(error.path)}: {error}" for error in wrong)
-    return Manifest(file=file, position=position, document=document, policy=None, errors=errors)
 
 
 @dataclass(slots=True)
@@ -108,7 +36,7 @@ class _Known:
     stamp: tuple[int, int, int] = (0, 0, 0)
     entries: dict[str, Entry] = field(default_factory=dict)
     positions: dict[int, str] = field(default_factory=dict)
-    never_valid: dict[str, Entry] = field(default_factory=dict)
+    never_valid: tuple[Entry, ...] = ()
     errors: tuple[str, ...] = ()
 
 
@@ -149,7 +77,7 @@ class PolicyFolder:
     def _entries(self) -> Iterator[Entry]:
         for known in self._files.values():
             yield from known.entries.values()
-            yield from known.never_valid.values()
+            yield from known.never_valid
 
     def _refresh_file(self, file: Path) -> bool:
         known = self._files.get(file)
@@ -169,6 +97,8 @@ class PolicyFolder:
             known.errors = (f"{file}:{line}: {failed}",)
             logger.warning("policy file unreadable; its last good version holds", extra={"error": known.errors[0]})
             return True
+        if not manifests:
+            logger.warning("policy file holds no ClientPolicy", extra={"file": str(file)})
         _absorb(known, manifests, may_shadow=self._may_shadow)
         for error in known.errors:
             logger.warning("policy invalid; its last good version holds", extra={"error": error})
@@ -176,28 +106,54 @@ class PolicyFolder:
 
 
 def _absorb(known: _Known, manifests: tuple[Manifest, ...], *, may_shadow: bool) -> None:
-    """Take over what a file says now: valid documents whole, of invalid ones the brakes, missing ones not at all."""
-    last_good, positions = known.entries, known.positions
-    valid = {manifest.name for manifest in manifests if manifest.policy is not None}
-    entries: dict[str, Entry] = {}
-    known.positions, known.never_valid = {}, {}
-    for manifest in manifests:
-        name = manifest.name
-        if manifest.policy is not None:
-            entries[name] = enlist(manifest.policy, may_shadow=may_shadow)
-            known.positions[manifest.position] = name
+    """Take over what a file says now: valid documents whole, of invalid ones the brakes, missing ones not at all.
+
+    Beside a document that does not say which one it is, nothing is missing: it may be any of them.
+    """
+    last_good, owners = known.entries, _owners(known, manifests)
+    times = Counter(owners)
+    kept = last_good if any(manifest.name is None for manifest in manifests) else {}
+    entries = dict(kept)
+    never_valid: list[Entry] = []
+    errors: list[str] = []
+    for manifest, owner in zip(manifests, owners, strict=True):
+        errors.extend(manifest.errors)
+        if owner is not None and times[owner] > 1:
+            errors.append(f"{manifest.where('metadata', 'name')}: `{owner}` stands {times[owner]} times in this file")
+        elif owner is not None and manifest.policy is not None:
+            entries[owner] = enlist(manifest.policy, may_shadow=may_shadow)
             _note_unusable(manifest)
             continue
-        if name not in last_good and positions.get(manifest.position) not in valid:
-            name = positions.get(manifest.position, name)
-        if name in last_good:
-            good = last_good[name]
-            entries[name] = good._replace(client=braked(good.client, manifest.document.value))
-            known.positions[manifest.position] = name
-        elif (entry := enlist_invalid(manifest.document.value, name)) is not None:
-            known.never_valid[f"{name} {manifest.position}"] = entry
-    known.entries = entries
-    known.errors = tuple(error for manifest in manifests for error in manifest.errors)
+        if owner in last_good:
+            good = entries.get(owner, last_good[owner])
+            entries[owner] = good._replace(client=braked(good.client, manifest.document.value))
+        elif (entry := enlist_invalid(manifest.document.value, manifest.shown_name)) is not None:
+            never_valid.append(entry)
+    for name in last_good.keys() - entries.keys():
+        logger.info("policy deleted from its file", extra={"policy": name})
+    known.positions = {one.position: name for one, name in zip(manifests, owners, strict=True) if name is not None}
+    known.entries, known.never_valid, known.errors = entries, tuple(never_valid), tuple(errors)
+
+
+def _owners(known: _Known, manifests: tuple[Manifest, ...]) -> list[str | None]:
+    """Return whose version each document is, by name; None where nobody can tell.
+
+    One whose name cannot be read is that of the missing policy with its client id, which never changes, or if it has
+    none either, of the one that stood in its place.
+    """
+    named = {manifest.name for manifest in manifests}
+    missing = {name: entry.client.id for name, entry in known.entries.items() if name not in named}
+    owners: list[str | None] = []
+    for manifest in manifests:
+        client_id = map_of(map_of(manifest.document.value).get("spec")).get("clientId")
+        if manifest.name is not None:
+            owners.append(manifest.name)
+        elif client_id is not None:
+            owners.append(next((name for name, known_id in missing.items() if known_id == client_id), None))
+        else:
+            place = known.positions.get(manifest.position)
+            owners.append(place if place in missing else None)
+    return owners
 
 
 def _note_unusable(manifest: Manifest) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,194 @@ def test_documents_of_one_file_are_apart(folder: Folder) -> None:
     assert list(folder.policies.by_fingerprint) == [MINE]
 
 
+def together(*documents: Any) -> str:
+    return yaml.safe_dump_all(documents)
+
+
+def listed(*documents: Any, kind: str = "List", version: str = "v1") -> str:
+    return yaml.safe_dump({"apiVersion": version, "kind": kind, "metadata": {}, "items": list(documents)})
+
+
+def bad(name: str = CLIENT_ID, **spec: Any) -> dict[str, Any]:
+    return policy_document(name, **({"scopes": ["bad"]} | spec))
+
+
+def nameless(document: dict[str, Any], metadata: Any = None) -> dict[str, Any]:
+    return {key: value for key, value in document.items() if key != "metadata"} | (
+        {"metadata": metadata} if metadata is not None else {}
+    )
+
+
+def standings(policies: Policies, *names: str) -> dict[str, str]:
+    """Return who is active, invalid or suspended; those whom nothing identifies are left out."""
+    found = {}
+    for name in names:
+        credential = policies.by_fingerprint.get(partner_certificate(name).fingerprint)
+        if credential is not None:
+            found[name] = "suspended" if credential.client.suspended else credential.client.standing.value
+    return found
+
+
+ALICE, BOB, CAROL = policy_document("alice"), policy_document("bob"), bad("carol")
+ABSENCE: dict[str, tuple[list[Any], dict[str, str]]] = {
+    "nothing": ([], {}),
+    "a new one that is invalid": ([CAROL, BOB], {"bob": "active", "carol": "invalid"}),
+    "the same in another order": ([BOB, CAROL], {"bob": "active", "carol": "invalid"}),
+    "both invalid": ([bad("alice"), bad("bob")], {"alice": "active", "bob": "active"}),
+    "both invalid, in another order": (
+        [bad("bob", suspended=True), bad("alice")],
+        {"alice": "active", "bob": "suspended"},
+    ),
+    "one invalid, one gone": ([bad("alice")], {"alice": "active"}),
+    "another's kind": (
+        [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "alice"}}, BOB],
+        {"bob": "active"},
+    ),
+    "a kind that is nearly ours": ([ALICE | {"kind": "ClientPolicies"}, BOB], {"alice": "active", "bob": "active"}),
+    "another namespace": (
+        [bad("alice") | {"metadata": {"name": "alice", "namespace": "elsewhere"}}, BOB],
+        {"alice": "invalid", "bob": "active"},
+    ),
+    # A document that may be anybody's: nobody is missing.
+    "no name": ([nameless(CAROL), BOB], {"alice": "active", "bob": "active", "carol": "invalid"}),
+    "no name, valid but for it": ([nameless(ALICE), BOB], {"alice": "active", "bob": "active"}),
+    "no name alone": ([nameless(CAROL)], {"alice": "active", "bob": "active", "carol": "invalid"}),
+    "a name that is none": ([nameless(bad("alice"), {"name": 5}), BOB], {"alice": "active", "bob": "active"}),
+    "a name that nothing can have": ([nameless(ALICE, {"name": "Alice!"}), BOB], {"alice": "active", "bob": "active"}),
+    "a namespace that is none": (
+        [nameless(ALICE, {"name": "alice", "namespace": []}), BOB],
+        {"alice": "active", "bob": "active"},
+    ),
+    "text": (["what is this", BOB], {"alice": "active", "bob": "active"}),
+    "a list that is none": ([{"apiVersion": "v1", "kind": "List", "items": 5}], {"alice": "active", "bob": "active"}),
+    # What an unnamed document stops: by its client id, which never changes, or else by its place.
+    "no name, suspended": ([BOB, nameless(bad("alice", suspended=True))], {"alice": "suspended", "bob": "active"}),
+    "no name, suspended, of somebody new": (
+        [nameless(bad("carol", suspended=True)), BOB],
+        {"alice": "active", "bob": "active", "carol": "invalid"},
+    ),
+    "nothing but a suspension": ([{"spec": {"suspended": True}}, BOB], {"alice": "suspended", "bob": "active"}),
+    "nothing but a suspension, in a new place": (
+        [ALICE, BOB, {"spec": {"suspended": True}}],
+        {"alice": "active", "bob": "active"},
+    ),
+    "one name twice": ([bad("alice"), bad("alice", suspended=True), BOB], {"alice": "suspended", "bob": "active"}),
+    "one name twice, both valid": (
+        [ALICE, policy_document("alice", suspended=True), BOB],
+        {"alice": "suspended", "bob": "active"},
+    ),
+}
+
+
+@pytest.mark.parametrize(("documents", "expected"), ABSENCE.values(), ids=ABSENCE.keys())
+@pytest.mark.parametrize("render", [together, listed])
+def test_absence_counts_per_document(
+    folder: Folder, documents: list[Any], expected: dict[str, str], render: Any
+) -> None:
+    """Of `[alice, bob]`, whoever is not named any more is gone, also beside what is invalid."""
+    folder.text(render(ALICE, BOB))
+    assert standings(folder.policies, "alice", "bob") == {"alice": "active", "bob": "active"}
+    folder.text(render(*documents))
+    assert standings(folder.policies, "alice", "bob", "carol") == expected
+    folder.text(render(BOB))
+    assert standings(folder.policies, "alice", "bob", "carol") == {"bob": "active"}
+    assert folder.source.errors == ()
+
+
+def test_suspension_outlives_later_invalid_versions_until_a_valid_one(folder: Folder) -> None:
+    for document in (bad(suspended=True), bad(suspended=False), bad(), nameless(bad(suspended=False)), "text"):
+        folder.text(together(document))
+        assert folder.client.suspended
+    folder.document()
+    assert not folder.client.suspended
+
+
+def test_name_that_stands_twice_in_a_file_is_told(folder: Folder) -> None:
+    folder.text(together(ALICE, ALICE))
+    assert [error.partition(": ")[2] for error in folder.source.errors] == [
+        "metadata.name: `partners/alice` stands 2 times in this file"
+    ] * 2
+    assert standings(folder.policies, "alice") == {"alice": "invalid"}
+
+
+LISTS: dict[str, str] = {
+    "of any kind": listed(ALICE, {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "x"}}, BOB),
+    "of ours": listed(ALICE, BOB, kind="ClientPolicyList", version="authz.healthtech.dev/v1alpha1"),
+    "in a list": listed(yaml.safe_load(listed(ALICE)), BOB),
+    "beside a document": listed(ALICE) + "---\n" + together(BOB),
+    "as JSON": json.dumps({"apiVersion": "v1", "kind": "List", "items": [ALICE, BOB]}),
+}
+
+
+@pytest.mark.parametrize("text", LISTS.values(), ids=LISTS.keys())
+def test_lists_are_read(folder: Folder, text: str) -> None:
+    folder.text(text)
+    assert standings(folder.policies, "alice", "bob") == {"alice": "active", "bob": "active"}
+    assert folder.source.errors == ()
+
+
+NEAR_MISSES: dict[str, dict[str, Any]] = {
+    "plural": {"kind": "ClientPolicies"},
+    "lower case": {"kind": "clientpolicy"},
+    "another case": {"kind": "Clientpolicy"},
+    "short name": {"kind": "cpol"},
+    "a letter too few": {"kind": "ClientPolcy"},
+    "a letter too many": {"kind": "ClientPolicyy"},
+    "a hyphen": {"kind": "Client-Policy"},
+    "list without items": {"kind": "ClientPolicyList"},
+    "list": {"kind": "List"},
+    "no text": {"kind": 5},
+    "nothing": {"kind": None},
+    "of our group": {"kind": "Policy"},
+    "another group": {"apiVersion": "authz.example.org/v1alpha1"},
+    "another group and kind, each nearly ours": {"apiVersion": "authz.healthtec.dev/v1", "kind": "ClientPolicies"},
+    "a group nearly ours": {"apiVersion": "auth.healthtech.dev/v1", "kind": "Policy"},
+    "a group in another case": {"apiVersion": "Authz.Healthtech.dev/v1alpha1"},
+    "another version": {"apiVersion": "authz.healthtech.dev/v1"},
+    "no version": {"apiVersion": None},
+}
+
+
+@pytest.mark.parametrize("changed", NEAR_MISSES.values(), ids=NEAR_MISSES.keys())
+def test_what_is_nearly_a_policy_is_told_and_not_skipped(
+    folder: Folder, changed: dict[str, Any], tmp_path: Path
+) -> None:
+    folder.text(together(ALICE | changed), "second")
+    assert folder.source.errors
+    assert all(error.startswith(f"{folder.site.policy_file('second')}:") for error in folder.source.errors)
+    (tmp_path / "lint.yaml").write_text(together(ALICE | changed))
+    assert lint((tmp_path / "lint.yaml",)).errors
+
+
+FOREIGN = [
+    ("v1", "ConfigMap"),
+    ("v1", "Secret"),
+    ("kustomize.config.k8s.io/v1beta1", "Kustomization"),
+    ("gateway.envoyproxy.io/v1alpha1", "ClientTrafficPolicy"),
+    ("gateway.envoyproxy.io/v1alpha1", "SecurityPolicy"),
+    ("networking.k8s.io/v1", "NetworkPolicy"),
+    ("security.istio.io/v1", "AuthorizationPolicy"),
+    ("audit.healthtech.dev/v1", "AuditPolicy"),
+    ("v1", "ConfigMapList"),
+    ("v1", "x" * 1_000),
+]
+
+
+@pytest.mark.parametrize(("version", "kind"), FOREIGN)
+def test_other_kinds_are_skipped_and_a_file_without_a_policy_is_told(
+    folder: Folder, version: str, kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = together({"apiVersion": version, "kind": kind, "metadata": {"name": "x"}})
+    folder.text(text, "foreign")
+    assert folder.source.errors == ()
+    assert [record.message for record in caplog.records] == ["policy file holds no ClientPolicy"]
+    file = tmp_path / "foreign.yaml"
+    file.write_text(text)
+    assert lint((file,)).notes == (f"{file}:1: note: no ClientPolicy in this file",)
+    file.write_text(text + "---\n" + together(ALICE))
+    assert lint((file,)).notes == ()
+
+
 def test_other_kinds_and_hidden_files_are_not_ours(folder: Folder) -> None:
     base = folder.site.folder / "policies"
     (base / "secret.yaml").write_text("apiVersion: v1\nkind: Secret\n")
@@ -265,6 +454,29 @@ def test_lint_names_file_line_and_field_of_every_error(tmp_path: Path) -> None:
     errors = lint((tmp_path,)).errors
     assert [error.rpartition(": ")[0] for error in errors if "scopes" in error] == [f"{file}:8: spec.scopes[1]"]
     assert {int(error.split(":")[1]) for error in errors} == {8, 10, 13}
+
+
+def test_lines_in_a_list_are_those_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "list.yaml"
+    file.write_text(
+        "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Secret\n"
+        "- apiVersion: authz.healthtech.dev/v1alpha1\n  kind: ClientPolicy\n  metadata: {name: a}\n"
+        "  spec:\n    clientId: a\n    scopes:\n    - nonsense\n"
+        "- kind: List\n  items:\n  - kind: ClientPolicies\n    apiVersion: authz.healthtech.dev/v1alpha1\n"
+        "    metadata: {name: b}\n    spec: {clientId: b}\n"
+        "- kind: List\n  items: {}\n"
+    )
+    assert [error.rpartition(": ")[0] for error in lint((file,)).errors] == [
+        f"{file}:12: spec.scopes[0]",
+        f"{file}:15: kind",
+        f"{file}:20: items",
+    ]
+
+
+@pytest.mark.parametrize("value", ["items: 5", "items: {}", "a: [b]", "[1]", "text"])
+def test_what_is_no_list_has_no_items(value: str) -> None:
+    (document,) = read_documents(value)
+    assert document.items() == ()
 
 
 def test_lint_sees_conflicts_across_files_and_notes_what_files_cannot_do(tmp_path: Path) -> None:
