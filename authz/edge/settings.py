@@ -173,7 +173,9 @@ class PolicySettings(_Model):
 
 
 class AddressSource(_Model):
-    from_: Annotated[Literal["source", "x-forwarded-for"], Field(alias="from")] = "source"
+    """One that is given says where from: hops alone would count for nothing."""
+
+    from_: Annotated[Literal["source", "x-forwarded-for"], Field(alias="from")]
     trusted_hops: Annotated[int, Field(ge=1, le=16)] = 1
 
 
@@ -181,7 +183,7 @@ class Identity(_Model):
     trusted_hops: Annotated[int, Field(ge=1, le=16)] = 1
     trusted_proxies: tuple[Text, ...] = ()
     client_ca: AbsolutePath | None = None
-    client_address: AddressSource = AddressSource()
+    client_address: AddressSource = AddressSource.model_validate({"from": "source"})
 
     @model_validator(mode="after")
     def _proxies_where_hops(self) -> Self:
@@ -237,9 +239,11 @@ class StoreSettings(_Model):
 
 
 class AnonymousQuota(_Model):
-    requests: int = 10
-    per: Duration = parse_duration("1s")
-    burst: int | None = 20
+    """One that is given replaces the default whole: no burst of another rate stays behind."""
+
+    requests: int
+    per: Duration
+    burst: int | None = None
 
     @model_validator(mode="after")
     def _is_exact(self) -> Self:
@@ -251,7 +255,7 @@ class AnonymousQuota(_Model):
 
 
 class QuotaSettings(_Model):
-    anonymous: AnonymousQuota = AnonymousQuota()
+    anonymous: AnonymousQuota = AnonymousQuota(requests=10, per=parse_duration("1s"), burst=20)
     headers: Literal["ietf", "legacy", "none"] = "ietf"
     replicas: Annotated[int, Field(ge=1, le=1000)] = 1
 

@@ -10,10 +10,11 @@ import yaml
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from partner import Site, certificate
 
-from authz.assembly import client_address_of, rules_of, style_of
+from authz.assembly import anonymous_of, client_address_of, rules_of, style_of
 from authz.edge.overrides import Misconfigured
 from authz.edge.settings import Settings, load
 from authz.model import Compartment
+from authz.policy.limits import RateLimit
 from authz.wire.request import ClientAddress
 
 MINIMAL: dict[str, Any] = {"policies": {"path": "policies"}}
@@ -145,7 +146,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "ceiling's mode": ({"ceilings": [{"namespaces": ["a"], "modes": ["Log"]}]}, "ceilings[0].modes[0]"),
     "ceiling's rate": ({"ceilings": [{"namespaces": ["a"], "requestsPerSecond": 0}]}, "ceilings[0].requestsPerSecond"),
     "ceiling's scope": ({"ceilings": [{"namespaces": ["a"], "scopes": ["patient/*.q"]}]}, "ceilings[0].scopes[0]"),
-    "anonymous": ({"quota": {"anonymous": {"requests": 0}}}, "quota.anonymous: requests is from 1"),
+    "anonymous": ({"quota": {"anonymous": {"requests": 0, "per": "1s"}}}, "quota.anonymous: requests is from 1"),
+    "anonymous without a time": ({"quota": {"anonymous": {"requests": 5}}}, "quota.anonymous.per: required"),
+    "anonymous without a number": ({"quota": {"anonymous": {"per": "1s"}}}, "quota.anonymous.requests: required"),
+    "hops from nowhere": ({"identity": {"clientAddress": {"trustedHops": 2}}}, "identity.clientAddress.from: required"),
     "headers": ({"quota": {"headers": "x"}}, "quota.headers"),
     "replicas": ({"quota": {"replicas": 0}}, "quota.replicas"),
     "shadow": ({"shadow": "never"}, "shadow"),
@@ -157,6 +161,30 @@ def test_mistake_is_named_by_its_key(tmp_path: Path, config: dict[str, Any], exp
     found = mistakes(tmp_path, **config)
     assert len(found) == 1
     assert found[0].startswith(f"{tmp_path / 'authz.yaml'}: {expected}")
+
+
+GIVEN: dict[str, tuple[dict[str, Any], int]] = {
+    "nothing": ({}, 21),
+    "another key of quota": ({"headers": "none"}, 21),
+    "without burst": ({"anonymous": {"requests": 100_000, "per": "1s"}}, 100_000),
+    "burst of nothing": ({"anonymous": {"requests": 10, "per": "1s", "burst": None}}, 10),
+    "with burst": ({"anonymous": {"requests": 10, "per": "1s", "burst": 3}}, 4),
+}
+
+
+@pytest.mark.parametrize(("quota", "capacity"), GIVEN.values(), ids=GIVEN.keys())
+def test_anonymous_quota_that_is_given_replaces_its_default_whole(
+    tmp_path: Path, quota: dict[str, Any], capacity: int
+) -> None:
+    (limit,) = anonymous_of(read(tmp_path, quota=quota))
+    assert isinstance(limit, RateLimit)
+    assert limit.capacity == capacity
+
+
+def test_part_of_an_object_in_the_environment_asks_for_the_rest(tmp_path: Path) -> None:
+    (told,) = mistakes(tmp_path, {"CLIENTPOLICY_QUOTA__ANONYMOUS__REQUESTS": "5"})
+    assert "quota.anonymous.per: required" in told
+    read(tmp_path, {"CLIENTPOLICY_QUOTA__ANONYMOUS__REQUESTS": "5", "CLIENTPOLICY_QUOTA__ANONYMOUS__PER": "1m"})
 
 
 def test_all_mistakes_come_at_once(tmp_path: Path) -> None:
