@@ -78,14 +78,14 @@ def read_message(check: CheckRequest, client_address: ClientAddress) -> Request:
 
 
 def _headers(http: AttributeContext.HttpRequest) -> dict[str, str]:
-    """Return the headers that a decision reads; repeats are joined as Envoy joins them."""
+    """Return the headers that a decision reads; repeats, in whatever spelling, are joined as Envoy joins them."""
     found: dict[str, str] = {}
     joined = http.headers
     for name in joined:
         # Envoy writes names in lower case; the others are looked at only if they could be one of ours in disguise.
         if name in _READ and name not in found:
             found[name] = joined[name]
-        elif "_" in name or not name.islower():
+        elif name in _READ or "_" in name or not name.islower():
             _collect(found, name, joined[name])
     for header in http.header_map.headers:
         _collect(found, header.key, header.value or header.raw_value.decode("latin-1"))

@@ -61,10 +61,26 @@ def test_both_header_forms_are_read_and_repeats_are_joined() -> None:
     assert with_header_map(("x-forwarded-client-cert", b"\xff")).forwarded == "\u00ff"
 
 
+@pytest.mark.parametrize("header", ["authorization", "x-forwarded-client-cert"])
+def test_header_in_many_spellings_of_case_is_one_header(header: str) -> None:
+    """A map has no order, so among many spellings the plain one is hardly ever the first."""
+    spellings = dict.fromkeys([header, *(header[:place] + header[place:].capitalize() for place in range(len(header)))])
+    values = {name: f"v{number}" for number, name in enumerate(spellings)}
+    for request in (
+        read_message(check_request(headers=values, forwarded=None), PEER),
+        with_header_map(*values.items()),
+    ):
+        found = request.authorization if header == "authorization" else request.forwarded
+        assert found is not None
+        assert sorted(found.split(",")) == sorted(values.values())
+
+
 @pytest.mark.parametrize(
     "name",
-    ["x-http-method-override", "X-HTTP-Method", "x-method-override", "x_http_method_override", "X_Method-Override"],
-)
+    [
+        "x-http-method-override", "X-HTTP-Method", "x-method-override", "x_http_method_override", "X_Method-Override",
+    ],
+)  # fmt: skip
 def test_method_override_is_seen_in_every_spelling(name: str) -> None:
     assert with_header_map((name, "PUT")).is_overridden
     assert read_message(check_request(headers={name: "PUT"}), PEER).is_overridden
