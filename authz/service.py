@@ -16,7 +16,7 @@ from cryptography import x509
 from authz.core import address, bearer, certificate, grant
 from authz.core.decide import Deny, Public, Verdict, conclude
 from authz.core.path import split_target
-from authz.core.plain import require_plain
+from authz.core.plain import carries_token, require_plain
 from authz.core.public import PublicRoutes
 from authz.core.quota import Exceeded, Unknown, Within
 from authz.edge.cache import Bounded
@@ -109,7 +109,9 @@ class Service:
         claims: Claims | None = None
         right: Grant | Refused
         try:
-            claims = self._token(request, client, presented.fingerprint, facts, now_us)  # 5. with what right
+            claims = self._token(
+                request, target.query, client, presented.fingerprint, facts=facts, now_us=now_us
+            )  # 5. with what right
             right = grant.decide(request, target, client, claims, self._rules.fhir)  # 6. and is it enough
         except Refused as refused:
             right = refused
@@ -208,12 +210,15 @@ class Service:
             return None
         return Deny(Refused(Reason.QUOTA_EXCEEDED, "no request left"), exceeded, client)
 
-    def _token(self, request: Request, client: Client, fingerprint: str, facts: Facts, now_us: int) -> Claims | None:
+    def _token(
+        self, request: Request, query: str, client: Client, fingerprint: str, *, facts: Facts, now_us: int
+    ) -> Claims | None:
         """Return the verified claims; None where none were sent and the policy lets a certificate suffice."""
         token = bearer.credentials(request.authorization)
         if token is None:
-            if client.token_required or request.authorization:  # credentials of another kind are not no credentials
-                raise Refused(Reason.TOKEN_MISSING, "no bearer token")
+            # Credentials of another kind are not no credentials, nor is a token in the query: the upstream may use it.
+            if client.token_required or request.authorization or carries_token(query):
+                raise Refused(Reason.TOKEN_MISSING, "no bearer token in the Authorization header")
             return None
         claims = self._verified(token, client.issuers, facts, now_us)
         bearer.admit(claims, facts.trusted[claims.issuer].issuer, client, fingerprint, now_us)

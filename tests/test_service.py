@@ -159,6 +159,21 @@ ORDER: dict[str, tuple[dict[str, Any], Reason, str]] = {
         Reason.REQUEST_MALFORMED,
         ADDRESS_KEY,
     ),
+    "token in header and query, its name encoded": (
+        {"target": "/fhir/Patient/123?access%5Ftoken=x", "bearer": token()},
+        Reason.REQUEST_MALFORMED,
+        ADDRESS_KEY,
+    ),
+    "method in the query": (
+        {"target": "/fhir/Patient/123?_method=DELETE", "method": "POST", "bearer": token()},
+        Reason.REQUEST_MALFORMED,
+        ADDRESS_KEY,
+    ),
+    "method in the query of a public route": (
+        {"target": "/health?_m%65thod=DELETE", "forwarded": None},
+        Reason.REQUEST_MALFORMED,
+        ADDRESS_KEY,
+    ),
     "token in the query only": ({"target": "/fhir/Patient/123?access_token=x"}, Reason.TOKEN_MISSING, CLIENT_KEY),
     "bad token": ({"bearer": "x"}, Reason.TOKEN_MALFORMED, CLIENT_KEY),
     "expired token": ({"bearer": token(exp=1)}, Reason.TOKEN_EXPIRED, CLIENT_KEY),
@@ -252,6 +267,7 @@ async def test_certificate_alone_suffices_where_the_policy_says_so() -> None:
     assert await bench.reason("/fhir/Observation/9") is Reason.SCOPE_MISSING
     assert await bench.reason("/fhir/Patient/9", bearer="x") is Reason.TOKEN_MALFORMED
     assert await bench.reason("/fhir/Patient/9", headers={"authorization": "DPoP x"}) is Reason.TOKEN_MISSING
+    assert await bench.reason("/fhir/Patient/9?access%5Ftoken=x") is Reason.TOKEN_MISSING
     assert await bench.reason("/fhir/Patient/9", headers={"authorization": "Bearer\tx"}) is Reason.TOKEN_MALFORMED
     assert await bench.reason("/fhir/Patient/9", bearer=token(scope="patient/*.rs")) is Reason.PATIENT_MISMATCH
 

@@ -8,6 +8,7 @@ past bypasses: dot segments (CVE-2019-9901), NUL (CVE-2019-9900), encoded slashe
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -40,6 +41,16 @@ def split_target(target: str) -> Target:
     if "%" in target:
         path = _decoded(path, query)
     return Target(path, query)
+
+
+def folded(text: str) -> str:
+    """Return `text` as software reads it that overlooks case and width.
+
+    Upper case comes first, as in Java, which takes a dotless i for an i; so does it an i with two dots.
+    """
+    if text.isascii():
+        return text.lower()
+    return unicodedata.normalize("NFKC", text).upper().casefold().replace("\u0307", "")
 
 
 def _decoded(path: str, query: str) -> str:

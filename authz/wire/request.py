@@ -17,7 +17,7 @@ from authz.model import Reason, Refused, Request
 from authz.wire.pb.envoy.service.auth.v3.attribute_context_pb2 import AttributeContext
 from authz.wire.pb.envoy.service.auth.v3.external_auth_pb2 import CheckRequest
 
-_METHOD_OVERRIDES: Final = frozenset({"x-http-method-override", "x-http-method", "x-method-override"})
+_METHOD_OVERRIDES: Final = frozenset({"x-http-method-override", "x-http-method", "x-method-override", "x-method"})
 _READ: Final = frozenset(
     {
         "authorization",

@@ -79,6 +79,7 @@ def test_header_in_many_spellings_of_case_is_one_header(header: str) -> None:
     "name",
     [
         "x-http-method-override", "X-HTTP-Method", "x-method-override", "x_http_method_override", "X_Method-Override",
+        "x-method", "X-Method", "x_method", "X_METHOD",
     ],
 )  # fmt: skip
 def test_method_override_is_seen_in_every_spelling(name: str) -> None:
