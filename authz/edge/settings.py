@@ -255,7 +255,7 @@ class AnonymousQuota(_Model):
 
 
 class QuotaSettings(_Model):
-    anonymous: AnonymousQuota = AnonymousQuota(requests=10, per=parse_duration("1s"), burst=20)
+    anonymous: AnonymousQuota = AnonymousQuota.model_validate({"requests": 10, "per": "1s", "burst": 20})
     headers: Literal["ietf", "legacy", "none"] = "ietf"
     replicas: Annotated[int, Field(ge=1, le=1000)] = 1
 
