@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 LOCK := deploy/requirements/dev.txt
 STAMP := $(VENV)/.installed
 
-.PHONY: demo setup test check format lint types layers chart protos tables lock bench bench-quota bench-operator images kind-up kind-down e2e clean
+.PHONY: demo setup test mutants mutants-sample check format lint types layers chart protos tables lock bench bench-quota bench-operator images kind-up kind-down e2e clean
 
 demo: setup ## watch every request of the walk-through answered as it should
 	$(BIN)/clientpolicy demo
@@ -24,6 +24,12 @@ test: setup ## all tests, on a real Redis and a real Envoy; core and wire covere
 	@./tests/programs
 	$(BIN)/coverage run -m pytest --durations=12 --durations-min=3 $(TESTS)
 	$(BIN)/coverage report --include='authz/core/*,authz/wire/*' --fail-under=100 --skip-covered
+
+mutants: setup ## change each thing that decides, one at a time, and see a test notice; MODULES=authz/core/path.py for one
+	PYTHONPATH=tests $(BIN)/python -m mutants $(MODULES)
+
+mutants-sample: setup ## 300 of them, the same ones for the same code: what CI runs
+	PYTHONPATH=tests $(BIN)/python -m mutants --sample 300
 
 check: setup format lint types layers chart test ## what CI runs
 

@@ -1,0 +1,190 @@
+"""One module's mutants, each against the module's tests, in a forked process that nothing outlives.
+
+A process per module loads whatever does not depend on the module, and pytest; a fork of it loads the mutant and what
+depends on it, and runs the tests until one fails. So a mutant costs no start of Python, and leaves no trace.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import pickle
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import spec_from_file_location
+from pathlib import Path
+from types import CodeType
+from typing import Final, TypeVar
+
+import grimp
+import pytest
+from hypothesis import Phase, settings
+from mutants.mutations import Mutant
+
+_Told = TypeVar("_Told")
+_ROOTS: Final = ("authz", "clientpolicy_operator")
+LIMIT_S = 10  # seconds beside five times what the tests take without a mutant: a loop that ends is no loop
+
+# The same examples each time, none remembered, and no search for a smaller one: what fails is enough.
+settings.register_profile(
+    "mutants", deadline=None, derandomize=True, database=None, phases=(Phase.explicit, Phase.generate)
+)
+
+
+def survivors(root: Path, module: str, tests: list[str], mutants: list[Mutant]) -> list[Mutant]:
+    """Return the mutants that no test of the module's notices; what it loads stays loaded, so a process is for one module.
+
+    Raises:
+        RuntimeError: the tests fail without a mutant.
+    """
+    durations, loaded = _in_fork(lambda: _first_run(tests))
+    _load_others(root, module, loaded)
+    started = time.monotonic()
+    unchanged = Mutant(module=module, function="", before="", after="", source=(root / module).read_text())
+    if not tests or not _passes(root, unchanged, tests, durations, 0):
+        raise RuntimeError(f"the tests of {module} fail without a mutant, or there are none: {' '.join(tests)}")
+    limit_s = LIMIT_S + 5 * int(time.monotonic() - started)
+    return [mutant for mutant in mutants if _passes(root, mutant, tests, durations, limit_s)]
+
+
+def _passes(root: Path, mutant: Mutant, tests: list[str], durations: dict[str, float], limit_s: int) -> bool:
+    """Return whether the tests pass with the mutant; those that take longer than the limit (0: none) do not."""
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(limit_s)
+        sys.meta_path.insert(0, _Instead(root, mutant))
+        gc.disable()  # the process ends before it would pay
+        try:
+            _run_tests(tests, _UntilOneFails(durations))
+        finally:
+            os._exit(1)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+class _Instead:
+    """Finds a mutant in its module's place."""
+
+    def __init__(self, root: Path, mutant: Mutant) -> None:
+        self._name, self._path, self._mutant = _dotted(mutant.module), str(root / mutant.module), mutant
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:  # noqa: ARG002 the protocol's
+        if name != self._name:
+            return None
+        return spec_from_file_location(name, self._path, loader=_Loader(name, self._path, self._mutant.source))
+
+
+class _Loader(SourceFileLoader):
+    def __init__(self, name: str, path: str, source: str) -> None:
+        super().__init__(name, path)
+        self._source = source
+
+    def get_code(self, fullname: str) -> CodeType | None:  # noqa: ARG002 the protocol's
+        return compile(self._source, self.path, "exec", dont_inherit=True)
+
+
+class _Clock:
+    """Tells how long each test takes."""
+
+    def __init__(self) -> None:
+        self.durations: dict[str, float] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.durations[report.nodeid] = self.durations.get(report.nodeid, 0.0) + report.duration
+
+
+class _UntilOneFails:
+    """Runs the quickest tests first, and ends the process with the first that fails, or after the last."""
+
+    def __init__(self, durations: dict[str, float]) -> None:
+        self._durations = durations
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items.sort(key=lambda item: self._durations.get(item.nodeid, 0.0))
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            os._exit(1)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            os._exit(1)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        os._exit(exitstatus)
+
+
+def _first_run(tests: list[str]) -> tuple[dict[str, float], list[str]]:
+    """Return how long each test took, and which modules are loaded after them."""
+    clock = _Clock()
+    _run_tests(tests, clock)
+    return clock.durations, list(sys.modules)
+
+
+def _run_tests(tests: list[str], watcher: object) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    options = ["-q", "-p", "no:cacheprovider", "--hypothesis-profile=mutants"]
+    # What is loaded already keeps its asserts as they are written; they fail all the same.
+    pytest.main([*options, "-W", "ignore::pytest.PytestAssertRewriteWarning", *tests], [watcher])
+
+
+def _load_others(root: Path, module: str, loaded: list[str]) -> None:
+    """Import what the tests import and what does not depend on the module."""
+    name = _dotted(module)
+    graph = grimp.build_graph(*_ROOTS, cache_dir=None)
+    changed = {name, *graph.find_downstream_modules(name)}
+    if module.endswith("__init__.py"):
+        changed |= graph.find_descendants(name)
+    tests = str(root / "tests")
+    for other in loaded:
+        if any(parent in changed for parent in _parents(other)) or other in sys.modules:
+            continue
+        spec = _spec(other)
+        if spec is not None and not (spec.origin or tests).startswith(tests):
+            importlib.import_module(other)
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(name)
+    except (ImportError, ValueError, AttributeError):  # made at run time, or by a parent that is not there
+        return None
+
+
+def _parents(name: str) -> Iterator[str]:
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
+
+
+def _dotted(module: str) -> str:
+    return module.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def _in_fork(function: Callable[[], _Told]) -> _Told:
+    """Return what a function returns in a fork, so that whatever it loads is forgotten."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.close(reading)
+            with os.fdopen(writing, "wb") as out:
+                pickle.dump(function(), out)
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as incoming:
+        data = incoming.read()
+    os.waitpid(pid, 0)
+    if not data:
+        raise RuntimeError("a process ended without a word")
+    return pickle.loads(data)  # type: ignore[no-any-return] # noqa: S301 our own fork's
