@@ -107,7 +107,7 @@ class Authz:
             return ()
         why = f" ({self._source.trouble})" if self._source.trouble else ""
         policies = () if self._source.policies is not None else (f"policies: not loaded{why}",)
-        return (*policies, *(f"issuer {name}: no keys yet" for name in self.keys.missing))
+        return (*policies, *self.keys.waiting)
 
     def _publish(self) -> None:
         """Swap in the facts, once they are complete, or complete enough after a while."""
@@ -171,7 +171,16 @@ class Authz:
         for name, keys in self.keys.by_name.items():
             labels = {"issuer": name}
             yield "counter", "clientpolicy_key_fetches", "Fetches of an issuer's keys.", labels, keys.fetches
-            yield "gauge", "clientpolicy_keys", "Usable keys.", labels, len(keys.keys.keys) if keys.keys else 0
-            yield "gauge", "clientpolicy_keys_loaded_timestamp_seconds", "Last good fetch.", labels, keys.loaded_at
+            told = "Fetches of an issuer's keys that failed; the log has each one's reason."
+            yield "counter", "clientpolicy_key_fetch_errors", told, labels, keys.errors
+            yield (
+                "gauge",
+                "clientpolicy_keys",
+                "Usable keys; 0: the issuer's tokens are refused.",
+                labels,
+                keys.usable,
+            )
+            told = "When an issuer's key set was last read; 0: never."
+            yield "gauge", "clientpolicy_keys_loaded_timestamp_seconds", told, labels, keys.loaded_at
         yield from self.limiter.numbers()
         yield "counter", "clientpolicy_audit_dropped", "Audit lines lost.", {}, self._audit.dropped

@@ -136,7 +136,9 @@ def _require_certificates(data: bytes) -> None:
 
 
 def _require_jwks(data: bytes) -> None:
-    jwks.read_keys(data, 0)
+    keys, warnings = jwks.read_keys(data, 0)
+    if not keys.keys:
+        raise ValueError(jwks.without_usable_key(warnings))
 
 
 def _check_policies(path: Path, mistakes: list[str]) -> None:

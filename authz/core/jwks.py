@@ -28,10 +28,10 @@ _FAMILIES: Final[dict[object, type[Algorithm]]] = {"RSA": RSAAlgorithm, "EC": EC
 
 
 def read_keys(document: bytes, stale_at_us: int) -> tuple[KeySet, tuple[str, ...]]:
-    """Return the usable keys of a JWKS document, and a warning for each key left out (by position).
+    """Return the usable keys of a JWKS document, be there none, and a warning for each key left out (by position).
 
     Raises:
-        ValueError: not a JWKS at all, or none of its keys is usable.
+        ValueError: not a JWKS: no JSON object of one reading, no list of keys, or longer than any issuer's.
     """
     if len(document) > DOCUMENT_MAX_BYTES:
         raise ValueError(f"longer than {DOCUMENT_MAX_BYTES} bytes")
@@ -45,9 +45,12 @@ def read_keys(document: bytes, stale_at_us: int) -> tuple[KeySet, tuple[str, ...
             keys.append(_read_key(entry))
         except (ValueError, InvalidKeyError) as unusable:
             warnings.append(f"keys[{position}] left out: {unusable}")
-    if not keys:
-        raise ValueError(f"no usable key: {'; '.join(warnings) or 'the set is empty'}")
     return KeySet(keys=tuple(keys), stale_at_us=stale_at_us), tuple(warnings)
+
+
+def without_usable_key(warnings: tuple[str, ...]) -> str:
+    """Return what to tell of a set of which no key was kept."""
+    return f"no usable key: {'; '.join(warnings) or 'the set is empty'}"
 
 
 def _read_key(entry: object) -> VerificationKey:

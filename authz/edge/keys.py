@@ -1,9 +1,7 @@
-"""Issuers' keys: fetched in the background, the last good set kept, an unknown `kid` asked for once and not again soon.
+"""Issuers' keys: fetched in the background, the last good set kept, newer keys asked for once and not again soon.
 
-No request ever waits for a fetch. A document is bounded in size and time, comes over https (http only from this
-machine) and without redirects: a redirect would let whoever answers choose where keys come from.
-
-Source: RFC 8414 section 3 and OpenID Connect Discovery 1.0 section 4 for where an issuer's metadata is.
+No request ever waits for a fetch. What cannot be read changes nothing until the last good set is too old; a set that
+was read twice without a usable key is the issuer's word that none is valid.
 """
 
 from __future__ import annotations
@@ -12,30 +10,32 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
-
-import aiohttp
 
 from authz.core import jwks
-from authz.core.strict_json import read_object
 from authz.edge import clock
-from authz.edge.settings import IssuerSettings, is_loopback
+from authz.edge.discovery import discover
+from authz.edge.fetch import Fetcher, Unfetchable
+from authz.edge.settings import IssuerSettings
 from authz.model import Issuer, KeySet, Trusted
 
 logger = logging.getLogger(__name__)
 
 REFRESH_S: Final = 300.0  # well inside the hours for which issuers publish a new key ahead of its use
 RETRY_S: Final = (1.0, 2.0, 5.0, 15.0, 60.0)
-COOLDOWN_S: Final = 10.0  # between fetches that unknown kids asked for
-FETCH_TIMEOUT_S: Final = 5.0
+COOLDOWN_S: Final = 10.0  # between fetches that unknown kids and wrong signatures asked for
+CONFIRM_S: Final = 10.0  # until a set without a usable key is read again: a slip in a deployment is shorter
 FILE_LOOK_S: Final = 2.0
-_METADATA: Final = ("/.well-known/openid-configuration", "/.well-known/oauth-authorization-server")
 
 
-class Unfetchable(Exception):  # noqa: N818 it is what the document is
-    """Why an issuer's keys could not be had; for the log."""
+class Reading(Enum):
+    """What came of a look at an issuer's keys."""
+
+    TAKEN = "taken"
+    DOUBTED = "doubted"  # no usable key, for the first time
+    FAILED = "failed"
 
 
 def issuer_of(settings: IssuerSettings) -> Issuer:
@@ -57,17 +57,21 @@ def issuer_of(settings: IssuerSettings) -> Issuer:
 class IssuerKeys:
     """The keys of one issuer, and the task that keeps them fresh."""
 
-    def __init__(self, settings: IssuerSettings, session: aiohttp.ClientSession, changed: Callable[[], None]) -> None:
+    def __init__(self, settings: IssuerSettings, fetcher: Fetcher, changed: Callable[[], None]) -> None:
         self._settings = settings
-        self._session = session
+        self._fetcher = fetcher
         self._changed = changed
         self._wanted = asyncio.Event()
         self._jwks_uri = settings.jwks_uri
+        self._is_doubted = False  # the last set that could be read had no usable key
         self.issuer: Final = issuer_of(settings)
         self.keys: KeySet | None = None
-        self.failures = 0
+        self.is_known = False  # a usable key was read once
+        self.trouble = ""  # why the last look gave no keys
+        self.failures = 0  # since the last set that could be read
+        self.errors = 0
         self.fetches = 0
-        self.loaded_at = 0.0  # time.time() of the last good set
+        self.loaded_at = 0.0  # time.time() of the last set that was taken
 
     @property
     def trusted(self) -> Trusted:
@@ -80,111 +84,127 @@ class IssuerKeys:
     async def run(self) -> None:
         """Refresh for ever."""
         while True:
-            loaded = await self.refresh()
+            reading = await self.refresh()
             spread = random.uniform(0.9, 1.1)  # noqa: S311 spreads replicas, hides nothing
-            if not loaded:
-                await asyncio.sleep(spread * RETRY_S[min(self.failures, len(RETRY_S)) - 1])
-                continue
-            refresh_s = FILE_LOOK_S if self._settings.jwks_file is not None else REFRESH_S
-            await asyncio.sleep(min(refresh_s, COOLDOWN_S))
-            try:
-                async with asyncio.timeout(max(0.0, spread * refresh_s - COOLDOWN_S)):
-                    await self._wanted.wait()
-            except TimeoutError:
-                continue
-            finally:
-                self._wanted.clear()
+            match reading:
+                case Reading.FAILED:
+                    await asyncio.sleep(spread * RETRY_S[min(self.failures, len(RETRY_S)) - 1])
+                case Reading.DOUBTED:
+                    await asyncio.sleep(CONFIRM_S)
+                case Reading.TAKEN:
+                    await self._rest(spread * self.refresh_s)
 
-    async def refresh(self) -> bool:
-        """Return whether the keys could be read now; what was read before stays if not."""
+    @property
+    def refresh_s(self) -> float:
+        """Return the time between looks: none that lets keys grow too old while they can be read."""
+        look_s = FILE_LOOK_S if self._settings.jwks_file is not None else REFRESH_S
+        return min(look_s, self._settings.jwks_max_age / 2e6)
+
+    async def _rest(self, rest_s: float) -> None:
+        """Sleep, but once the cool-down is over no longer than until newer keys are wanted."""
+        await asyncio.sleep(min(rest_s, COOLDOWN_S))
+        try:
+            async with asyncio.timeout(max(0.0, rest_s - COOLDOWN_S)):
+                await self._wanted.wait()
+        except TimeoutError:
+            return
+        finally:
+            self._wanted.clear()
+
+    async def refresh(self) -> Reading:
+        """Look at the keys; what was read before stays where they cannot be read, or have yet to be confirmed."""
         self.fetches += 1
         try:
-            document = await self._document()
-            now_us = clock.now_us()
-            keys, warnings = jwks.read_keys(document, now_us + self._settings.jwks_max_age)
-        except (Unfetchable, ValueError, OSError) as failed:
+            keys, warnings = await self._read()
+        except Unfetchable as failed:
+            self.errors += 1
             self.failures += 1
-            logger.warning(
-                "keys not refreshed; the last good set stays",
-                extra={"issuer": self.issuer.name, "error": str(failed) or type(failed).__name__},
-            )
-            return False
+            self.trouble = str(failed)
+            logger.warning(self._unread(), extra={"issuer": self.issuer.name, "error": self.trouble})
+            return Reading.FAILED
         self.failures = 0
-        self.loaded_at = now_us / 1e6
-        if self.keys is None or {key.thumbprint for key in keys.keys} != {key.thumbprint for key in self.keys.keys}:
-            for warning in warnings:
-                logger.warning("key left out", extra={"issuer": self.issuer.name, "error": warning})
-            logger.info("keys changed", extra={"issuer": self.issuer.name, "keys": len(keys.keys)})
+        if keys.keys:
+            self._is_doubted = False
+            self.is_known = True
+            self.trouble = ""
+        else:
+            self.trouble = jwks.without_usable_key(warnings)
+            if not self._is_doubted:
+                return self._doubt()
+        self._tell(keys, warnings)
+        self._take(keys)
+        return Reading.TAKEN
+
+    async def _read(self) -> tuple[KeySet, tuple[str, ...]]:
+        where, document = await self._document()
+        try:
+            return jwks.read_keys(document, clock.now_us() + self._settings.jwks_max_age)
+        except ValueError as broken:
+            raise Unfetchable(f"{where}: not a JSON Web Key Set: {broken}") from None
+
+    async def _document(self) -> tuple[str, bytes]:
+        path = self._settings.jwks_file
+        if path is not None:
+            return str(path), await asyncio.to_thread(_read_bounded, path)
+        if self._jwks_uri is None:
+            self._jwks_uri = await discover(self._settings.issuer, self._fetcher.get)
+        return self._jwks_uri, await self._fetcher.get(self._jwks_uri)
+
+    @property
+    def usable(self) -> int:
+        """How many keys verify tokens now."""
+        return 0 if self.keys is None or self.keys.is_stale(clock.now_us()) else len(self.keys.thumbprints)
+
+    def _unread(self) -> str:
+        """Return what a failed look means for the issuer's tokens."""
+        if self.usable:
+            return "an issuer's keys were not read; the last good set stays"
+        if not self.is_known:
+            return "an issuer's keys were not read; there are none yet, and none of its tokens is accepted"
+        return "an issuer's keys were not read; they are withdrawn or too old, and none of its tokens is accepted"
+
+    def _doubt(self) -> Reading:
+        self._is_doubted = True
+        told = "an issuer's key set has no usable key; it is read again before it counts"
+        logger.warning(told, extra={"issuer": self.issuer.name, "error": self.trouble})
+        return Reading.DOUBTED
+
+    def _tell(self, keys: KeySet, warnings: tuple[str, ...]) -> None:
+        """Log what changed, once."""
+        if self.keys is not None and keys.thumbprints == self.keys.thumbprints:
+            return
+        for warning in warnings:
+            logger.warning("a key of an issuer was left out", extra={"issuer": self.issuer.name, "error": warning})
+        if keys.keys:
+            logger.info("an issuer's keys changed", extra={"issuer": self.issuer.name, "keys": len(keys.thumbprints)})
+        else:
+            told = "an issuer's key set was read twice without a usable key; none of its tokens is accepted"
+            logger.error(told, extra={"issuer": self.issuer.name, "error": self.trouble})
+
+    def _take(self, keys: KeySet) -> None:
+        self.loaded_at = clock.now_us() / 1e6
         self.keys = keys
         self._changed()
-        return True
-
-    async def _document(self) -> bytes:
-        if self._settings.jwks_file is not None:
-            return await asyncio.to_thread(_read_bounded, self._settings.jwks_file)
-        if self._jwks_uri is None:
-            self._jwks_uri = await self._discover()
-        return await self._get(self._jwks_uri)
-
-    async def _discover(self) -> str:
-        """Return the `jwks_uri` of the issuer's metadata, which must name the issuer itself (RFC 8414 section 3.3)."""
-        base = self._settings.issuer.rstrip("/")
-        failed = Unfetchable("no metadata")
-        for suffix in _METADATA:
-            try:
-                metadata = read_object(await self._get(_metadata_url(base, suffix)))
-            except (Unfetchable, ValueError) as failure:
-                failed = Unfetchable(f"discovery: {failure}")
-                continue
-            if metadata.get("issuer") != self._settings.issuer:
-                failed = Unfetchable("discovery: the metadata names another issuer")
-                continue
-            uri = metadata.get("jwks_uri")
-            if isinstance(uri, str):
-                return uri
-            failed = Unfetchable("discovery: no jwks_uri")
-        raise failed
-
-    async def _get(self, url: str) -> bytes:
-        _require_safe(url)
-        try:
-            async with self._session.get(url, allow_redirects=False) as response:
-                if response.status != 200:  # noqa: PLR2004 HTTP OK
-                    raise Unfetchable(f"{url} answered {response.status}")
-                body = await response.content.read(jwks.DOCUMENT_MAX_BYTES + 1)
-                while len(body) <= jwks.DOCUMENT_MAX_BYTES and (more := await response.content.read(65_536)):
-                    body += more
-        except (aiohttp.ClientError, TimeoutError) as failed:
-            raise Unfetchable(f"{url}: {type(failed).__name__}") from None
-        if len(body) > jwks.DOCUMENT_MAX_BYTES:
-            raise Unfetchable(f"{url} is longer than {jwks.DOCUMENT_MAX_BYTES} bytes")
-        return body
-
-
-def _metadata_url(base: str, suffix: str) -> str:
-    """Return OpenID's form (issuer, then suffix) or RFC 8414's (suffix between host and path)."""
-    if suffix == _METADATA[0]:
-        return base + suffix
-    url = urlsplit(base)
-    return f"{url.scheme}://{url.netloc}{suffix}{url.path}"
-
-
-def _require_safe(url: str) -> None:
-    parts = urlsplit(url)
-    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
-        raise Unfetchable(f"{parts.scheme}:// is not https")
 
 
 def _read_bounded(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(jwks.DOCUMENT_MAX_BYTES + 1)
+    """Return a file's content, cut one byte past what a key set may have.
+
+    Raises:
+        Unfetchable: with the reason.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(jwks.DOCUMENT_MAX_BYTES + 1)
+    except OSError as failed:
+        raise Unfetchable(f"{path}: {failed.strerror}") from None
 
 
 class KeyRing:
     """All issuers' keys; `trusted` is swapped whole when any of them changes."""
 
     def __init__(self, issuers: tuple[IssuerSettings, ...]) -> None:
-        self._session: aiohttp.ClientSession | None = None
+        self._fetcher: Fetcher | None = None
         self._settings = issuers
         self._changed: Callable[[], None] = lambda: None
         self.by_name: dict[str, IssuerKeys] = {}
@@ -193,9 +213,8 @@ class KeyRing:
     async def open(self, changed: Callable[[], None]) -> None:
         """Make ready to fetch, and tell `changed` of every new set; nothing is fetched yet."""
         self._changed = changed
-        timeout = aiohttp.ClientTimeout(total=FETCH_TIMEOUT_S)
-        self._session = aiohttp.ClientSession(timeout=timeout, trust_env=False)
-        self.by_name = {one.name: IssuerKeys(one, self._session, self._swap) for one in self._settings}
+        self._fetcher = fetcher = Fetcher()
+        self.by_name = {one.name: IssuerKeys(one, fetcher, self._swap) for one in self._settings}
         self._swap()
 
     def _swap(self) -> None:
@@ -214,8 +233,14 @@ class KeyRing:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """The issuers whose keys have never been read."""
-        return tuple(name for name, keys in self.by_name.items() if keys.keys is None)
+        """The issuers of which no usable key has ever been read."""
+        return tuple(name for name, keys in self.by_name.items() if not keys.is_known)
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """A sentence for each issuer of which no usable key has ever been read."""
+        troubles = ((name, self.by_name[name].trouble) for name in self.missing)
+        return tuple(f"issuer {name}: no keys yet{f' ({trouble})' if trouble else ''}" for name, trouble in troubles)
 
     async def load_once(self) -> None:
         """Try every issuer once, side by side."""
@@ -227,5 +252,5 @@ class KeyRing:
                 tasks.create_task(keys.run())
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        if self._fetcher is not None:
+            await self._fetcher.close()

@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from hashlib import blake2b
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -28,6 +26,7 @@ from authz.core.bearer import SUPPORTED_ALGORITHMS
 from authz.core.path import split_target
 from authz.edge import configuration
 from authz.edge.store.place import MEMORY, read_place
+from authz.edge.urls import https_url
 from authz.model import Compartment, Refused
 from authz.policy.ceilings import Ceiling
 from authz.policy.duration import parse_duration
@@ -55,28 +54,6 @@ def _address(value: str) -> str:
     host, colon, port = value.rpartition(":")
     if not colon or not host or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004 the last TCP port
         raise ValueError("expected HOST:PORT (port 0: any free one) or unix:/path")
-    return value
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a URL's host never leaves this machine."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _https(value: str) -> str:
-    try:
-        url = urlsplit(value)
-        host = url.hostname or ""
-        _ = url.port
-    except ValueError:
-        raise ValueError("not a URL") from None
-    if not host or url.username is not None or url.fragment:
-        raise ValueError("expected a URL with a host and without credentials or fragment")
-    if url.scheme != "https" and not (url.scheme == "http" and is_loopback(host)):
-        raise ValueError("expected https:// (http:// only for this machine)")
     return value
 
 
@@ -126,7 +103,7 @@ def _hash_key(value: str) -> str:
 
 AbsolutePath = Annotated[Path, AfterValidator(_beside)]
 Address = Annotated[str, AfterValidator(_address)]
-HttpsUrl = Annotated[str, AfterValidator(_https)]
+HttpsUrl = Annotated[str, AfterValidator(https_url)]
 Duration = Annotated[int, PlainValidator(_duration)]
 Text = Annotated[str, StringConstraints(min_length=1)]
 

@@ -131,20 +131,43 @@ def test_key_that_we_may_not_use_is_left_out_with_a_warning(key: Any) -> None:
     assert warnings[0].startswith("keys[1] left out: ")
 
 
-@pytest.mark.parametrize(
-    "document",
-    [
-        b"",
-        b"[]",
-        b"{}",
-        b'{"keys":{}}',
-        b'{"keys":[]}',
-        b'{"keys":[],"keys":[]}',
-        json.dumps({"keys": [LEFT_OUT["symmetric"]]}).encode(),
-        json.dumps({"keys": [GOOD] * (jwks.KEYS_MAX + 1)}).encode(),
-        b'{"keys":[' + b" " * jwks.DOCUMENT_MAX_BYTES + b"]}",
-    ],
-)
-def test_document_without_usable_keys_is_an_error(document: bytes) -> None:
+UNREADABLE = {
+    "empty": b"",
+    "HTML": b"<html></html>",
+    "cut": json.dumps({"keys": [GOOD]}).encode()[:-2],
+    "a list": json.dumps([GOOD]).encode(),
+    "without keys": b"{}",
+    "an error": b'{"error":"temporarily_unavailable"}',
+    "keys null": b'{"keys":null}',
+    "keys an object": b'{"keys":{}}',
+    "keys twice": b'{"keys":[],"keys":[]}',
+    "too many keys": json.dumps({"keys": [GOOD] * (jwks.KEYS_MAX + 1)}).encode(),
+    "too long": b'{"keys":[' + b" " * jwks.DOCUMENT_MAX_BYTES + b"]}",
+    "not UTF-8": b'{"keys":["\xff"]}',
+}
+
+
+@pytest.mark.parametrize("document", UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_document_that_is_no_key_set_is_an_error(document: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         read_keys(document, 1)
+
+
+def test_most_keys_and_the_longest_document_are_read() -> None:
+    assert read_keys(json.dumps({"keys": [GOOD] * jwks.KEYS_MAX}).encode(), 1)[0].keys
+    document = json.dumps({"keys": [GOOD]}).encode()
+    assert read_keys(document.ljust(jwks.DOCUMENT_MAX_BYTES), 1)[0].keys
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ([], "no usable key: the set is empty"),
+        ([LEFT_OUT["symmetric"]], "no usable key: keys[0] left out: key type is not one of RSA, EC, OKP"),
+        ([LEFT_OUT["encryption"], 5], "no usable key: keys[0] left out: `use` is not `sig`; keys[1] left out: not an object"),
+    ],
+)  # fmt: skip
+def test_set_without_a_usable_key_is_read_and_tells_why(keys: list[Any], told: str) -> None:
+    keyset, warnings = read_keys(json.dumps({"keys": keys}).encode(), 1)
+    assert keyset.keys == ()
+    assert jwks.without_usable_key(warnings) == told

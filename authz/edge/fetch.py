@@ -1,0 +1,95 @@
+"""A document of an issuer, bounded in size and time, or a sentence that says why there is none.
+
+It comes over https (http only from this machine) and without redirects: a redirect would let whoever answers choose
+where keys come from. A sentence names no credential and nothing that the other side wrote.
+"""
+
+from __future__ import annotations
+
+import os
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from authz.core.jwks import DOCUMENT_MAX_BYTES
+from authz.edge.urls import https_url
+
+TIMEOUT_S: Final = 5.0
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=TIMEOUT_S)
+
+
+class Unfetchable(Exception):  # noqa: N818 it is what the document is
+    """Why a document could not be had; for the log and for readiness."""
+
+
+class Fetcher:
+    """Fetches over a session of its own."""
+
+    def __init__(self) -> None:
+        self._session = aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False)
+
+    async def get(self, url: str) -> bytes:
+        """Return the document.
+
+        Raises:
+            Unfetchable: with the reason.
+        """
+        try:
+            body = await self._body(https_url(url))
+        except (aiohttp.ClientError, OSError, ValueError) as failed:
+            raise Unfetchable(f"{_shown(url)}: {_reason(failed)}") from None
+        if len(body) > DOCUMENT_MAX_BYTES:
+            raise Unfetchable(f"{_shown(url)}: longer than {DOCUMENT_MAX_BYTES} bytes")
+        return body
+
+    async def _body(self, url: str) -> bytes:
+        async with self._session.get(url, allow_redirects=False) as response:
+            if response.status != HTTPStatus.OK:
+                raise ValueError(f"answered with HTTP status {response.status}")
+            body = await response.content.read(DOCUMENT_MAX_BYTES + 1)
+            while len(body) <= DOCUMENT_MAX_BYTES and (more := await response.content.read(65_536)):
+                body += more
+            return body
+
+    async def close(self) -> None:
+        await self._session.close()
+
+
+def _shown(url: str) -> str:
+    """Return a URL as a log may hold it: without credentials and query."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "a malformed URL"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+_WORDS: Final[tuple[tuple[type[Exception], str], ...]] = (
+    (TimeoutError, f"no answer within {TIMEOUT_S:g} s"),
+    (aiohttp.ClientConnectorDNSError, "the name of the host cannot be resolved"),
+    (aiohttp.ServerDisconnectedError, "the connection ended before the answer did"),
+    (aiohttp.ClientPayloadError, "the connection ended before the answer did"),
+    (aiohttp.ClientResponseError, "the answer is not HTTP"),
+)
+
+
+def _reason(failed: Exception) -> str:
+    if isinstance(failed, aiohttp.ClientConnectorCertificateError):
+        why = failed.certificate_error
+        return f"TLS verification failed: {getattr(why, 'verify_message', '') or type(why).__name__}"
+    if isinstance(failed, aiohttp.ClientSSLError):
+        return f"TLS handshake failed: {getattr(failed.os_error, 'reason', None) or 'refused'}"
+    for kind, words in _WORDS:
+        if isinstance(failed, kind):
+            return words
+    if isinstance(failed, OSError):
+        return _system_reason(failed)
+    return type(failed).__name__ if isinstance(failed, aiohttp.ClientError) else str(failed)
+
+
+def _system_reason(failed: OSError) -> str:
+    """Return the system's own words: asyncio puts addresses, and of several attempts all, into the text."""
+    number = failed.errno
+    return os.strerror(number).lower() if number is not None else "the connection failed"
