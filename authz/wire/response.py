@@ -29,6 +29,20 @@ IDENTITY_HEADERS: Final = (
     "x-fhir-compartment",
     "x-decision-id",
 )
+# Software behind us takes these for the path that was asked, and would serve another than was decided. What goes into
+# links alone (X-Forwarded-Prefix, X-Forwarded-Host) stays.
+PATH_CARRIERS: Final = (
+    "x-original-url",  # Symfony, Laminas, IIS URL Rewrite
+    "x-rewrite-url",  # Laminas, Yii, ISAPI_Rewrite
+    "x-original-uri",
+    "x-http-path-override",
+    "x-forwarded-uri",
+    "x-forwarded-path",
+    "x-ms-original-url",  # adapters for Azure Static Web Apps
+    "x-script-name",  # a WSGI recipe that cuts it off the path
+    "script-name",  # gunicorn, from the peers that it trusts, and so it does PATH_INFO
+    "path-info",
+)
 Headers = dict[str, str]
 
 
@@ -42,7 +56,10 @@ def _twins(name: str) -> tuple[str, ...]:
     return tuple(spelling for spelling in spellings if spelling != name)
 
 
-ALWAYS_REMOVED: Final = tuple(twin for name in (*IDENTITY_HEADERS, "x-forwarded-client-cert") for twin in _twins(name))
+_TWINS: Final = tuple(
+    twin for name in (*IDENTITY_HEADERS, "x-forwarded-client-cert", *PATH_CARRIERS) for twin in _twins(name)
+)
+ALWAYS_REMOVED: Final = (*PATH_CARRIERS, *_TWINS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
