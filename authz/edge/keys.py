@@ -62,7 +62,7 @@ class IssuerKeys:
         self._fetcher = fetcher
         self._changed = changed
         self._wanted = asyncio.Event()
-        self._jwks_uri = settings.jwks_uri
+        self._jwks_uri: str | None = None  # as last discovered
         self._is_doubted = False  # the last set that could be read had no usable key
         self.issuer: Final = issuer_of(settings)
         self.keys: KeySet | None = None
@@ -146,9 +146,19 @@ class IssuerKeys:
         path = self._settings.jwks_file
         if path is not None:
             return str(path), await asyncio.to_thread(_read_bounded, path)
-        if self._jwks_uri is None:
+        uri = self._settings.jwks_uri or await self._discovered()
+        return uri, await self._fetcher.get(uri)
+
+    async def _discovered(self) -> str:
+        """Return where the issuer says that its keys are; where it said so last while it says nothing."""
+        try:
             self._jwks_uri = await discover(self._settings.issuer, self._fetcher.get)
-        return self._jwks_uri, await self._fetcher.get(self._jwks_uri)
+        except Unfetchable as failed:
+            if self._jwks_uri is None:
+                raise
+            told = "an issuer's metadata were not read; its keys are looked for where they were"
+            logger.warning(told, extra={"issuer": self.issuer.name, "error": str(failed)})
+        return self._jwks_uri
 
     @property
     def usable(self) -> int:

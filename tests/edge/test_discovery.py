@@ -6,7 +6,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from issuers import Issuer, fetching, issuing, kids, metadata_of, settings
+from issuers import Issuer, fetching, issuing, kids, metadata_of, running, settings, told, until
+from partner import jwk, jwks, rsa_key
+
+from authz.edge import keys as edge_keys
 
 OPENID, OAUTH = "/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"
 
@@ -63,6 +66,9 @@ async def test_bad_metadata_gives_no_keys_and_its_reason_is_told(issuer: Issuer,
         assert reason in ring.waiting[0]
         assert "secret" not in ring.waiting[0]
         assert "/jwks" not in issuer.asked
+        issuer.documents[OPENID] = metadata_of(issuer)
+        await ring.load_once()
+        assert ring.missing == ()
 
 
 async def test_what_is_wrong_at_each_place_is_told(issuer: Issuer) -> None:
@@ -73,3 +79,64 @@ async def test_what_is_wrong_at_each_place_is_told(issuer: Issuer) -> None:
             f"jwks_uri not discovered: {issuer.url}{OPENID}: the metadata names another issuer; "
             f"{issuer.url}{OAUTH}: answered with HTTP status 404"
         )
+
+
+# ---- keys move ----------------------------------------------------------------------------------------------------
+
+MOVED = jwks(jwk(rsa_key("next"), "k2"))
+
+
+@pytest.mark.parametrize("old", [jwks(), None, b"<html>"], ids=["still there", "gone", "a page"])
+async def test_keys_that_move_are_found_again(issuer: Issuer, old: bytes | None) -> None:
+    """Also where the old place still answers: a key that was withdrawn at the new one must not live on there."""
+    issuer.documents[OPENID] = metadata_of(issuer)
+    async with fetching(settings(issuer, jwksUri=None)) as ring:
+        keys = ring.by_name["a"]
+        await ring.load_once()
+        assert kids(keys) == ["k1"]
+        issuer.documents |= {"/jwks": old, "/new": MOVED, OPENID: metadata_of(issuer, jwks_uri=f"{issuer.url}/new")}
+        await ring.load_once()
+        assert kids(keys) == ["k2"]
+
+
+async def test_keys_that_move_are_found_by_the_running_refresher(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge_keys, "RETRY_S", (0.05,))
+    for name in ("REFRESH_S", "COOLDOWN_S"):
+        monkeypatch.setattr(edge_keys, name, 0.05)
+    issuer.documents[OAUTH] = metadata_of(issuer)
+    async with fetching(settings(issuer, jwksUri=None)) as ring, running(ring):
+        keys = ring.by_name["a"]
+        await until(lambda: kids(keys) == ["k1"])
+        del issuer.documents["/jwks"]
+        await until(lambda: keys.failures > 1)
+        issuer.documents |= {"/new": MOVED, OAUTH: metadata_of(issuer, jwks_uri=f"{issuer.url}/new")}
+        await until(lambda: kids(keys) == ["k2"])
+
+
+METADATA_OUTAGES: dict[str, Any] = {
+    "gone": None,
+    "a page": b"<html>",
+    "of another issuer": {"issuer": "https://evil.example.org", "jwks_uri": "https://evil.example.org/jwks"},
+    "without jwks_uri": {"jwks_uri": None},
+}
+
+
+@pytest.mark.parametrize("outage", METADATA_OUTAGES.values(), ids=METADATA_OUTAGES.keys())
+async def test_keys_stay_where_they_were_while_the_metadata_cannot_be_read(
+    issuer: Issuer, outage: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    issuer.documents[OPENID] = metadata_of(issuer)
+    async with fetching(settings(issuer, jwksUri=None)) as ring:
+        await ring.load_once()
+        issuer.documents |= {
+            "/jwks": MOVED,
+            OPENID: metadata_of(issuer, **outage) if isinstance(outage, dict) else outage,
+        }
+        told(caplog)
+        await ring.load_once()
+        assert kids(ring.by_name["a"]) == ["k2"]
+        message, reason = told(caplog)[0]
+        assert message == "an issuer's metadata were not read; its keys are looked for where they were"
+        assert reason.startswith(f"jwks_uri not discovered: {issuer.url}{OPENID}: ")
