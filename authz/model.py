@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
 from typing import NamedTuple
 
 from authz.policy import Binding, Source
@@ -90,8 +91,29 @@ class Request(NamedTuple):
     forwarded: str | None  # x-forwarded-client-cert
     certificate: str | None  # source.certificate: URL-encoded PEM of the immediate peer
     is_overridden: bool  # a header asks the upstream to use another method
-    is_conditional: bool  # carries If-None-Exist
-    form: str | None  # a complete form body; None if there is none or it may be partial
+    if_none_exist: str | None = None
+    cascade: str | None = None  # X-Cascade, a header of HAPI's that widens a delete
+    has_provenance: bool = False  # carries X-Provenance, which creates one more resource
+    form: bytes | None = None  # a whole form body, unread; None if there is none or it may be partial
+
+
+class Parameter(NamedTuple):
+    """One `name[:modifier]=value` below the FHIR base; `code` is the name up to its modifier or chain."""
+
+    name: str
+    code: str
+    value: str
+
+
+class Parameters(NamedTuple):
+    """The parameters of query and form body together, in order."""
+
+    items: tuple[Parameter, ...]
+    is_complete: bool  # false: there may be more, in a body that we did not see
+    is_ambiguous: bool  # servers may disagree on what these are
+
+    def __bool__(self) -> bool:
+        return bool(self.items)
 
 
 class Target(NamedTuple):
@@ -99,6 +121,7 @@ class Target(NamedTuple):
 
     path: str  # decoded
     query: str  # as sent, without `?`
+    parameters: Parameters | None = None  # of the query, below the FHIR base
 
 
 class CertificateFacts(NamedTuple):
@@ -256,11 +279,25 @@ class Compartment(Enum):
     DELEGATE = "delegate"
 
 
+class Effect(Enum):
+    """What a parameter does besides searching by content; platforms declare the first three (`fhir.parameters`)."""
+
+    NARROWS = "narrows"
+    CURSOR = "cursor"  # a page of an earlier search, whoever made it
+    REFUSE = "refuse"
+    REACHES = "reaches"  # brings in, selects by or writes resources of other types
+    DELETES_FURTHER = "deletes further"  # a delete takes more than what it names, or for ever
+    UNKNOWN = "unknown"
+
+
 class Fhir(NamedTuple):
-    """Where FHIR is served, and what becomes of undecidable requests there."""
+    """Where FHIR is served, what is known of the server, and what becomes of undecidable requests there."""
 
     base_path: str  # without a final slash; "" where everything is FHIR
     compartment: Compartment
+    is_everything_within: bool = False  # the server's Patient/[id]/$everything brings no linked patient
+    parameters: Mapping[str, Effect] = MappingProxyType({})  # the server's own, by name in lower case
+    pins: Mapping[str, Mapping[str, frozenset[str]]] = MappingProxyType({})  # added: type → parameter → its targets
 
 
 class Grant(NamedTuple):

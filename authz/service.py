@@ -15,7 +15,6 @@ from cryptography import x509
 
 from authz.core import address, bearer, certificate, grant
 from authz.core.decide import Deny, Public, Verdict, conclude
-from authz.core.path import split_target
 from authz.core.plain import carries_token, require_plain
 from authz.core.public import PublicRoutes
 from authz.core.quota import Exceeded, Unknown, Within
@@ -90,7 +89,7 @@ class Service:
     async def judge(self, request: Request, facts: Facts, now_us: int) -> Verdict:
         """Return the verdict on one request (design: a decision, in order)."""
         try:
-            target = split_target(request.target)  # 1. one reading only
+            target = grant.read_target(request.target, self._rules.fhir)  # 1. one reading only
             require_plain(request, target.query)
             presented = self._presented(request)
             rule = self._rules.public.match(request.method, target.path)

@@ -1,7 +1,8 @@
 """Whether a request provably stays within one patient's compartment.
 
 Servers ignore parameters that they do not know, so only a parameter of the FHIR R4 table pins a search; and what could
-widen a pinned search (includes, reverse chains, a modifier on the pin) makes it undecidable again.
+widen a pinned search (includes, reverse chains, a modifier on the pin, a control parameter in no table) makes it
+undecidable again.
 
 Source: HL7 FHIR R4 CompartmentDefinition/patient and the targets of its SearchParameters (`fhir_r4`).
 """
@@ -13,16 +14,20 @@ from collections.abc import Mapping
 from enum import Enum, IntEnum
 from typing import Final
 
+from authz.core.control_parameters import effect_of, is_chained
 from authz.core.fhir_r4 import PATIENT_COMPARTMENT
-from authz.core.interaction import WIDENING, Interaction, Kind
-from authz.core.search import Parameters
+from authz.core.interaction import ANY, Interaction, Kind
+from authz.model import Effect, Fhir, Parameters
 
 Pins = Mapping[str, frozenset[str]]  # parameter → types that it may refer to
 
 _REFERENCE: Final = re.compile(r"(?:([A-Z][A-Za-z]{0,63})/)?([A-Za-z0-9.-]{1,64})")
 _ONLY_PATIENT: Final = frozenset({"Patient"})
 # `Patient?link=` finds linked patients, and those are compartments of their own.
-_PINS: Final[Mapping[str, Pins]] = {**PATIENT_COMPARTMENT, "Patient": {"_id": _ONLY_PATIENT}}
+PINS: Final[Mapping[str, Pins]] = {**PATIENT_COMPARTMENT, "Patient": {"_id": _ONLY_PATIENT}}
+_NO_PINS: Final[Pins] = {}
+# Beside an id they change nothing in HAPI; a server that takes them before the path would lead to another patient.
+_BESIDE_ID: Final[Pins] = {"_id": _ONLY_PATIENT, "patient": _ONLY_PATIENT, "subject": _ONLY_PATIENT}
 
 
 class Finding(IntEnum):
@@ -42,54 +47,78 @@ class _Match(Enum):
     OTHER_PATIENT = "other patient"
 
 
-def locate(interaction: Interaction, parameters: Parameters, patient: str) -> Finding:
+def locate(asked: Interaction, parameters: Parameters, patient: str, fhir: Fhir) -> Finding:
     """Return where a request stands to the compartment of `Patient/{patient}`."""
-    match interaction.kind:
-        case Kind.INSTANCE if interaction.resource_type == "Patient":
-            return _same(interaction.id, patient)
+    if _writes(asked) and _is_outside(asked, fhir):
+        return Finding.OUTSIDE
+    match asked.kind:
+        case Kind.INSTANCE if asked.resource_type == "Patient":
+            return max(_same(asked.id, patient), _narrowing(parameters, _BESIDE_ID, patient, fhir)[0])
         case Kind.EVERYTHING:
-            return max(_same(interaction.id, patient), _narrowing(parameters, {}, patient)[0])
-        case Kind.COMPARTMENT_SEARCH if interaction.resource_type == "Patient":
-            return _within_patient(interaction, parameters, patient)
+            # A server may follow Patient.link, and then it brings the other patient (HAPI 8.8.0 does).
+            certain = Finding.WITHIN if fhir.is_everything_within else Finding.UNDECIDABLE
+            return max(certain, _same(asked.id, patient), _narrowing(parameters, _BESIDE_ID, patient, fhir)[0])
+        case Kind.COMPARTMENT_SEARCH if asked.resource_type == "Patient":
+            return _within_patient(asked, parameters, patient, fhir)
         case Kind.SEARCH:
-            return _search(interaction, parameters, patient)
+            return _search(asked, parameters, patient, fhir)
         case _:
             return Finding.UNDECIDABLE
+
+
+def _writes(asked: Interaction) -> bool:
+    return any(need.letter in "cud" for need in asked.needs)
+
+
+def _is_outside(asked: Interaction, fhir: Fhir) -> bool:
+    """Return whether what a write makes or changes is certainly in no compartment of the token's patient."""
+    if asked.resource_type == "Patient":
+        return asked.kind in (Kind.CREATE, Kind.CONDITIONAL_CREATE)  # it would be another patient
+    return not _pins(asked.resource_type, fhir)
+
+
+def _pins(resource_type: str, fhir: Fhir) -> Pins:
+    pins = PINS.get(resource_type, _NO_PINS)
+    added = fhir.pins.get(resource_type) if fhir.pins else None
+    return pins if added is None else {**added, **pins}
 
 
 def _same(id_: str, patient: str) -> Finding:
     return Finding.WITHIN if id_ == patient else Finding.OUTSIDE
 
 
-def _within_patient(interaction: Interaction, parameters: Parameters, patient: str) -> Finding:
-    within = interaction.within
-    known = within == "*" or (within in PATIENT_COMPARTMENT and within != "Patient")
-    certain = Finding.WITHIN if known and interaction.is_readable else Finding.UNDECIDABLE
-    return max(certain, _same(interaction.id, patient), _narrowing(parameters, _PINS.get(within, {}), patient)[0])
+def _within_patient(asked: Interaction, parameters: Parameters, patient: str, fhir: Fhir) -> Finding:
+    within = asked.within
+    pins = _pins(within, fhir)
+    known = within == ANY or (bool(pins) and within != "Patient")
+    certain = Finding.WITHIN if known and asked.is_readable else Finding.UNDECIDABLE
+    return max(certain, _same(asked.id, patient), _narrowing(parameters, pins, patient, fhir)[0])
 
 
-def _search(interaction: Interaction, parameters: Parameters, patient: str) -> Finding:
-    found, pinned = _narrowing(parameters, _PINS.get(interaction.resource_type, {}), patient)
-    if found is Finding.WITHIN and not (pinned and interaction.is_readable):
+def _search(asked: Interaction, parameters: Parameters, patient: str, fhir: Fhir) -> Finding:
+    found, pinned = _narrowing(parameters, _pins(asked.resource_type, fhir), patient, fhir)
+    if found is Finding.WITHIN and not (pinned and asked.is_readable):
         return Finding.UNDECIDABLE
     return found
 
 
-def _narrowing(parameters: Parameters, pins: Pins, patient: str) -> tuple[Finding, bool]:
+def _narrowing(parameters: Parameters, pins: Pins, patient: str, fhir: Fhir) -> tuple[Finding, bool]:
     """Return WITHIN if no parameter can widen the result or lead to another patient, and whether one pins it.
 
     A parameter pins if all its values, repeated or comma-joined, are the patient.
     """
     found = Finding.UNDECIDABLE if parameters.is_ambiguous else Finding.WITHIN
     pinned: dict[str, bool] = {}
-    for name, code, value in parameters.items:
+    for item in parameters.items:
+        name, code, value = item
         if code in pins and name == code:
             read = _read_id if code == "_id" else _read
             matches = [read(one, pins[code], patient) for one in value.split(",")]
             pinned[code] = pinned.get(code, True) and all(match is _Match.PATIENT for match in matches)
             found = max(found, _of_values(matches))
-        elif code.lower() in pins or code.lower() in WIDENING or "." in name:
-            # A modifier on a pin; a pin in other case, which a server may read as one (all are lower); a chain.
+        elif code.lower() in pins or is_chained(item) or effect_of(code, fhir.parameters) is not Effect.NARROWS:
+            # A modifier on a pin; a pin in other case, which a server may read as one (all are lower); a chain;
+            # what brings in, selects by or does more than it is known to.
             found = max(found, Finding.UNDECIDABLE)
     return found, any(pinned.values())
 

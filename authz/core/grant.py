@@ -5,17 +5,18 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from authz.core import compartment, interaction, search
-from authz.core.compartment import Finding
-from authz.core.interaction import Interaction, Need
-from authz.core.search import Parameters
-from authz.model import Claims, Client, Compartment, Fhir, Grant, Reason, Refused, Request, Target
+from authz.core import interaction, search
+from authz.core.path import split_target
+from authz.core.plain import require_plain_parameters
+from authz.core.scope_authorization import Case, authorize
+from authz.model import Claims, Client, Fhir, Grant, Parameter, Parameters, Reason, Refused, Request, Target
 from authz.policy.document import Route
 from authz.policy.smart import Context, Scope, intersect, parse_scope
 
 _EFFECTIVE_CACHE: Final = 4096  # pairs of token scopes and client; a miss costs tens of µs
 EFFECTIVE_MAX: Final = 256  # scopes; with more the header that carries them would not
-_LETTERS_OF_V1: Final = {"r": "read", "s": "read", "c": "write", "u": "write", "d": "write"}
+_CASCADE: Final = Parameter("_cascade", "_cascade", "delete")  # X-Cascade asks for the same
+_PROVENANCE: Final = Parameter("x-provenance", "x-provenance", "")
 
 
 class Effective(NamedTuple):
@@ -60,21 +61,54 @@ def held(client: Client, claims: Claims | None) -> Effective:
     return effective(claims.scopes, client) if claims is not None else without_token(client)
 
 
+def read_target(text: str, fhir: Fhir) -> Target:
+    """Return the request target; below the FHIR base with the parameters of its query.
+
+    Raises:
+        Refused: PATH_AMBIGUOUS; REQUEST_MALFORMED for a parameter's name that is not of FHIR's grammar.
+    """
+    target = split_target(text)
+    if below(target.path, fhir.base_path) is None:
+        return target
+    return Target(target.path, target.query, search.parse(target.query))
+
+
 def decide(request: Request, target: Target, client: Client, claims: Claims | None, fhir: Fhir) -> Grant:
     """Return the right by which the request passes; without claims, by the certificate alone.
 
     Raises:
         Refused: INTERACTION_UNSUPPORTED, SCOPE_MISSING, PATIENT_UNKNOWN, PATIENT_MISMATCH,
-            COMPARTMENT_UNDECIDABLE, ROUTE_NOT_ALLOWED.
+            COMPARTMENT_UNDECIDABLE, ROUTE_NOT_ALLOWED; REQUEST_MALFORMED for a form or If-None-Exist that has two
+            readings.
     """
+    if request.form:
+        require_plain_parameters(request.form.decode("latin-1"), request.authorization, "form")
     scopes = held(client, claims)
     segments = below(target.path, fhir.base_path)
-    if segments is None:
+    if segments is None or target.parameters is None:
         return _by_route(request.method, target.path, client, scopes, fhir.base_path)
-    is_form = request.method == "POST" and segments[-1:] == ("_search",)
-    parameters = search.read(target.query, request.form if is_form else None, has_body=is_form)
-    asked = interaction.classify(request.method, segments, parameters, conditional=request.is_conditional)
-    return _by_scope(asked, parameters, scopes, claims, fhir.compartment)
+    is_conditional = request.method == "POST" and len(segments) == 1 and request.if_none_exist is not None
+    parameters = _parameters(request, target.parameters, segments, is_conditional=is_conditional)
+    asked = interaction.classify(request.method, segments, parameters, fhir.parameters, conditional=is_conditional)
+    rule, delegated = authorize(Case(asked, parameters, scopes.clinical, claims, fhir))
+    return Grant(scopes.texts, rule, delegated)
+
+
+def _parameters(
+    request: Request, parameters: Parameters, segments: tuple[str, ...], *, is_conditional: bool
+) -> Parameters:
+    """Return the parameters of the query and of all else that carries them: a form, If-None-Exist, other headers."""
+    if request.method == "POST" and segments[-1:] == ("_search",):
+        if request.form is None:
+            return parameters._replace(is_complete=False)
+        parameters = search.joined(parameters, search.parse_form(request.form))
+    if is_conditional and request.if_none_exist is not None:
+        parameters = search.joined(parameters, search.parse_condition(request.if_none_exist))
+    if request.cascade is not None:
+        parameters = parameters._replace(items=(*parameters.items, _CASCADE))
+    if request.has_provenance:
+        parameters = parameters._replace(items=(*parameters.items, _PROVENANCE))
+    return parameters
 
 
 def below(path: str, base_path: str) -> tuple[str, ...] | None:
@@ -85,85 +119,6 @@ def below(path: str, base_path: str) -> tuple[str, ...] | None:
         return None
     rest = path[len(base_path) + 1 :]
     return tuple(rest.split("/")) if rest else ()
-
-
-def _by_scope(
-    asked: Interaction, parameters: Parameters, scopes: Effective, claims: Claims | None, rule: Compartment
-) -> Grant:
-    covering = [_covering(need, asked, parameters, scopes.clinical) for need in asked.needs]
-    if not all(covering):
-        missing = tuple(need for need, found in zip(asked.needs, covering, strict=True) if not found)
-        raise _scope_missing(missing, _context(asked, parameters, scopes, claims), claims)
-    if all(any(scope.context is not Context.PATIENT for scope in found) for found in covering):
-        unreached = _unreached(parameters, scopes.clinical)
-        if not unreached:
-            return Grant(scopes.texts, covering[0][0].text)
-        if not any(scope.context is Context.PATIENT for found in covering for scope in found):
-            raise _scope_missing(unreached, covering[0][0].context, claims)
-    delegated = _within_patient(asked, parameters, claims, rule)
-    return Grant(scopes.texts, covering[0][0].text, delegated)
-
-
-def _unreached(parameters: Parameters, scopes: tuple[Scope, ...]) -> tuple[Need, ...]:
-    """Return what includes and chains reach beyond the user/ and system/ scopes."""
-    whole = [scope for scope in scopes if scope.context is not Context.PATIENT and not scope.filters]
-    return tuple(need for need in interaction.reached(parameters) if not any(_covers(scope, need) for scope in whole))
-
-
-def _covering(need: Need, asked: Interaction, parameters: Parameters, scopes: tuple[Scope, ...]) -> list[Scope]:
-    return [
-        scope
-        for scope in scopes
-        if _covers(scope, need) and (not scope.filters or _carries(scope.filters, need, asked, parameters))
-    ]
-
-
-def _carries(filters: frozenset[tuple[str, str]], need: Need, asked: Interaction, parameters: Parameters) -> bool:
-    """Return whether a search carries all the parameters that a scope is limited to."""
-    if need.letter != "s" or asked.kind not in (interaction.Kind.SEARCH, interaction.Kind.COMPARTMENT_SEARCH):
-        return False
-    # A space may have been a plus: two readings, so it carries nothing.
-    return filters <= {(item.name, item.value) for item in parameters.items if " " not in item.value}
-
-
-def _covers(scope: Scope, need: Need) -> bool:
-    return scope.resource_type in ("*", need.resource_type) and need.letter in scope.letters
-
-
-def _within_patient(asked: Interaction, parameters: Parameters, claims: Claims | None, rule: Compartment) -> str | None:
-    """Return None for a request that stays within the token's patient, or the compartment for the server to enforce."""
-    patient = claims.patient if claims is not None else None
-    if patient is None:
-        raise Refused(Reason.PATIENT_UNKNOWN, "only patient/ scopes, and the token names no patient")
-    found = compartment.locate(asked, parameters, patient)
-    if found is Finding.OUTSIDE:
-        raise Refused(Reason.PATIENT_MISMATCH, "the request names another patient than the token")
-    if found is Finding.WITHIN:
-        return None
-    if rule is Compartment.DELEGATE:
-        return f"Patient/{patient}"
-    raise Refused(Reason.COMPARTMENT_UNDECIDABLE, "nothing proves that the request stays within the patient")
-
-
-def _context(asked: Interaction, parameters: Parameters, scopes: Effective, claims: Claims | None) -> Context:
-    """Return the context in which a scope would have done: the token's own; not `patient/` where it is undecidable."""
-    held = dict.fromkeys(scope.context for scope in scopes.clinical)
-    patient = claims.patient if claims is not None else None
-    if patient is not None and compartment.locate(asked, parameters, patient) is not Finding.UNDECIDABLE:
-        held.setdefault(Context.PATIENT)
-    else:
-        held.pop(Context.PATIENT, None)
-    return next(iter(held), Context.SYSTEM)
-
-
-def _scope_missing(missing: tuple[Need, ...], context: Context, claims: Claims | None) -> Refused:
-    """Name the scopes that would have done, in the version (v1 or v2) that the token speaks."""
-    speaks_v1 = claims is not None and any(text.endswith((".read", ".write", ".*")) for text in claims.scopes)
-    needed = dict.fromkeys(
-        f"{context.value}/{need.resource_type}.{_LETTERS_OF_V1[need.letter] if speaks_v1 else need.letter}"
-        for need in missing
-    )
-    return Refused(Reason.SCOPE_MISSING, f"needs {' '.join(needed)}", needed=tuple(needed))
 
 
 def _by_route(method: str, path: str, client: Client, scopes: Effective, base_path: str) -> Grant:

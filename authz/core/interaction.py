@@ -6,21 +6,17 @@ Source: FHIR R4 (4.0.1) http.html; SMART App Launch 2.2, "Scopes and Launch Cont
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from enum import Enum
 from typing import Final, NamedTuple
 
-from authz.core.search import Parameter, Parameters
-from authz.model import Reason, Refused
+from authz.core.control_parameters import effect_of, is_chained
+from authz.core.fhir_r4 import RESOURCE_TYPES
+from authz.model import Effect, Parameter, Parameters, Reason, Refused
 
-_TYPE: Final = re.compile(r"[A-Z][A-Za-z]{0,63}")
 _ID: Final = re.compile(r"[A-Za-z0-9.-]{1,64}")
 TYPES_MAX: Final = 32  # of one system search
-
-
-# These bring in, or select by, resources of other types than the one searched.
-WIDENING: Final = frozenset(
-    {"_include", "_revinclude", "_has", "_filter", "_contained", "_containedtype", "_query", "_graph"}
-)
+ANY: Final = "*"
 
 
 class Need(NamedTuple):
@@ -37,6 +33,9 @@ class Kind(Enum):
     SEARCH = "search"  # resources of one type
     COMPARTMENT_SEARCH = "compartment search"  # [type]/[id]/[type or *]
     EVERYTHING = "everything"  # Patient/[id]/$everything
+    CREATE = "create"
+    CONDITIONAL = "conditional"  # a write of what a search finds
+    CONDITIONAL_CREATE = "conditional create"  # answers with what its search finds
     OTHER = "other"  # nothing in the request tells whose data it touches
 
 
@@ -49,39 +48,63 @@ class Interaction(NamedTuple):
     id: str = ""
     within: str = ""  # type searched inside the compartment of `resource_type`/`id`
     is_readable: bool = True  # false: parameters may stand in a body that we did not see
+    deletes_further: bool = False  # takes other resources along, or old versions
 
 
-def classify(method: str, segments: tuple[str, ...], parameters: Parameters, *, conditional: bool) -> Interaction:
+def classify(
+    method: str,
+    segments: tuple[str, ...],
+    parameters: Parameters,
+    declared: Mapping[str, Effect],
+    *,
+    conditional: bool = False,
+) -> Interaction:
     """Return the interaction of a request below the FHIR base path.
 
-    `segments` are those below the base; `parameters.is_complete` is false where a form body was not seen;
-    `conditional` tells of If-None-Exist.
+    `segments` are those below the base; `parameters.is_complete` is false where a form body was not seen; `declared`
+    says what the server's own parameters do; `conditional` tells of If-None-Exist.
 
     Raises:
         Refused: INTERACTION_UNSUPPORTED.
     """
+    effects = [effect_of(item.code, declared) for item in parameters.items]
+    if Effect.REFUSE in effects:
+        raise Refused(Reason.INTERACTION_UNSUPPORTED, "a parameter that fhir.parameters refuses")
     verb = "GET" if method == "HEAD" else method
+    asked = _classified(verb, segments, parameters, is_page=Effect.CURSOR in effects, conditional=conditional)
+    if verb == "DELETE" and (Effect.DELETES_FURTHER in effects or parameters.is_ambiguous):
+        return asked._replace(deletes_further=True)
+    return asked
+
+
+def _classified(
+    verb: str, segments: tuple[str, ...], parameters: Parameters, *, is_page: bool, conditional: bool
+) -> Interaction:
     match segments:
         case () if verb == "GET" and parameters:
-            return _system_search(parameters)
+            return _system_search(parameters, is_page=is_page)
         case ("_history",) if verb == "GET":  # `_type` is no parameter of a history, so a server may ignore it
-            return Interaction(Kind.OTHER, (Need("*", "s"),))
-        case (kind,) if _TYPE.fullmatch(kind):
+            return Interaction(Kind.OTHER, (Need(ANY, "s"),))
+        case (kind,) if kind in RESOURCE_TYPES:
             return _on_type(verb, kind, parameters, conditional=conditional)
-        case (kind, "_search") if _TYPE.fullmatch(kind) and verb == "POST":
+        case (kind, "_search") if kind in RESOURCE_TYPES and verb == "POST":
             return _search(kind, parameters)
-        case (kind, "_history") if _TYPE.fullmatch(kind) and verb == "GET":
+        case (kind, "_history") if kind in RESOURCE_TYPES and verb == "GET":
             return Interaction(Kind.OTHER, (Need(kind, "s"),))
-        case (kind, id_, *rest) if _TYPE.fullmatch(kind) and _ID.fullmatch(id_):
+        case (kind, id_, *rest) if kind in RESOURCE_TYPES and _ID.fullmatch(id_):
             return _on_instance(verb, kind, id_, tuple(rest), parameters)
     raise _unsupported()
 
 
-def _system_search(parameters: Parameters) -> Interaction:
-    types = [one for value in parameters.values("_type") for one in value.split(",")]
-    if len(types) > TYPES_MAX or not all(_TYPE.fullmatch(one) for one in types):
+def _system_search(parameters: Parameters, *, is_page: bool) -> Interaction:
+    """A page ignores every parameter beside its cursor (HAPI 8.8.0), so it may hold any type."""
+    named = [item for item in parameters.items if item.code.lower() == "_type"]
+    types = [one for item in named for one in item.value.split(",")]
+    if len(types) > TYPES_MAX or not all(one in RESOURCE_TYPES for one in types):
         raise _unsupported()
-    return Interaction(Kind.OTHER, tuple(Need(one, "s") for one in dict.fromkeys(types)) or (Need("*", "s"),))
+    if is_page or any(item.name != "_type" for item in named):
+        types = []
+    return Interaction(Kind.OTHER, tuple(Need(one, "s") for one in dict.fromkeys(types)) or (Need(ANY, "s"),))
 
 
 def _search(kind: str, parameters: Parameters) -> Interaction:
@@ -96,11 +119,12 @@ def _on_type(verb: str, kind: str, parameters: Parameters, *, conditional: bool)
     if verb == "GET":
         return _search(kind, parameters)
     if verb == "POST":
-        needs = (Need(kind, "c"), Need(kind, "s")) if conditional else (Need(kind, "c"),)
-        return Interaction(Kind.OTHER, needs)
+        if conditional:
+            return Interaction(Kind.CONDITIONAL_CREATE, (Need(kind, "c"), Need(kind, "s")), kind)
+        return Interaction(Kind.CREATE, (Need(kind, "c"),), kind)
     if verb in _CONDITIONAL_WRITE and parameters:
         # The server searches first, and what it finds there it tells by its answer.
-        return Interaction(Kind.OTHER, (Need(kind, _CONDITIONAL_WRITE[verb]), Need(kind, "s")))
+        return Interaction(Kind.CONDITIONAL, (Need(kind, _CONDITIONAL_WRITE[verb]), Need(kind, "s")), kind)
     raise _unsupported()
 
 
@@ -113,7 +137,7 @@ def _on_instance(verb: str, kind: str, id_: str, rest: tuple[str, ...], paramete
         case ("_history", version) if verb == "GET" and _ID.fullmatch(version):
             return Interaction(Kind.INSTANCE, (Need(kind, "r"),), kind, id_)
         case ("$everything",) if verb == "GET" and kind == "Patient":
-            return Interaction(Kind.EVERYTHING, (Need("*", "r"), Need("*", "s")), kind, id_)
+            return Interaction(Kind.EVERYTHING, (Need(ANY, "r"), Need(ANY, "s")), kind, id_)
         case (within,) if verb == "GET":
             return _within(kind, id_, within, parameters)
         case (within, "_search") if verb == "POST":
@@ -122,40 +146,63 @@ def _on_instance(verb: str, kind: str, id_: str, rest: tuple[str, ...], paramete
 
 
 def _within(kind: str, id_: str, within: str, parameters: Parameters) -> Interaction:
-    if within != "*" and not _TYPE.fullmatch(within):
+    if within != ANY and within not in RESOURCE_TYPES:
         raise _unsupported()
     return Interaction(
         Kind.COMPARTMENT_SEARCH, (Need(within, "s"),), kind, id_, within, is_readable=parameters.is_complete
     )
 
 
-def reached(parameters: Parameters) -> tuple[Need, ...]:
-    """Return what else a search reaches: included types are read, chained and reverse-included ones searched."""
-    needs = dict.fromkeys(need for item in parameters.items for need in _reached_by(item))
+def reached(asked: Interaction, parameters: Parameters, declared: Mapping[str, Effect]) -> tuple[Need, ...]:
+    """Return what else a request reaches beyond what its path names.
+
+    Included types are read, chained and reverse-included ones searched; a parameter that may do anything does to every
+    type what the interaction does.
+    """
+    needs = dict.fromkeys(need for item in parameters.items for need in _reached_by(item, asked, declared))
     if parameters.is_ambiguous or not parameters.is_complete:
-        needs |= {Need("*", "r"): None, Need("*", "s"): None}
+        needs |= dict.fromkeys((Need(ANY, "r"), Need(ANY, "s"), *_everywhere(asked)))
     return tuple(needs)
 
 
-def _reached_by(item: Parameter) -> tuple[Need, ...]:
-    code, parts = item.code.lower(), item.value.split(":")
-    match code:
+def _everywhere(asked: Interaction) -> tuple[Need, ...]:
+    return tuple(Need(ANY, need.letter) for need in asked.needs)
+
+
+def _reached_by(item: Parameter, asked: Interaction, declared: Mapping[str, Effect]) -> tuple[Need, ...]:
+    match effect_of(item.code, declared):
+        case Effect.REACHES:
+            return _included(item)
+        case Effect.NARROWS:
+            return (Need(ANY, "s"),) if is_chained(item) else ()
+        case Effect.CURSOR if asked.kind is Kind.SEARCH:  # a page of a typed search needs what the search needed
+            return ()
+        case Effect.DELETES_FURTHER if asked.deletes_further:
+            return ()  # that has a rule of its own
+        case _:
+            return _everywhere(asked)
+
+
+def _included(item: Parameter) -> tuple[Need, ...]:
+    """Return what a parameter names that brings in other types; some servers split values at commas."""
+    values = [value.split(":") for value in item.value.split(",")]
+    match item.code.lower():
         case "_include":  # [type]:[parameter]:[target]
-            return (Need(_type_or_all(parts[2] if len(parts) == 3 else "*"), "r"),)  # noqa: PLR2004
-        case "_revinclude":  # [type]:[parameter]; some servers split at commas
-            return (Need("*" if "," in item.value else _type_or_all(parts[0]), "s"),)
+            return tuple(Need(_type_or_any(parts[2] if len(parts) == 3 else ANY), "r") for parts in values)  # noqa: PLR2004
+        case "_revinclude":  # [type]:[parameter]
+            return tuple(Need(_type_or_any(parts[0]), "s") for parts in values)
         case "_has":  # _has:[type]:[reference]:[parameter], and so on inwards
             chain = item.name.split(":")
-            inner = "*" if item.name.lower().count("_has") > 1 or "." in item.name else [*chain, "*", "*"][1]
-            return (Need(_type_or_all(inner), "s"),)
-        case _ if code in WIDENING or "." in item.name:
-            return (Need("*", "s"),)
+            inner = ANY if item.name.lower().count("_has") > 1 or "." in item.name else [*chain, ANY, ANY][1]
+            return (Need(_type_or_any(inner), "s"),)
+        case "x-provenance":
+            return (Need("Provenance", "c"),)
         case _:
-            return ()
+            return (Need(ANY, "s"),)
 
 
-def _type_or_all(name: str) -> str:
-    return name if _TYPE.fullmatch(name) else "*"
+def _type_or_any(name: str) -> str:
+    return name if name in RESOURCE_TYPES else ANY
 
 
 def _unsupported() -> Refused:

@@ -6,13 +6,15 @@ import pytest
 
 from authz.core import interaction, search
 from authz.core.interaction import Interaction, Kind, Need, classify, reached
-from authz.model import Reason, Refused
+from authz.model import Effect, Reason, Refused
+
+NOTHING_DECLARED: dict[str, Effect] = {}
 
 
 def ask(method: str, path: str, *, conditional: bool = False) -> Interaction:
     path, _, query = path.partition("?")
     segments = tuple(path.split("/")) if path else ()
-    return classify(method, segments, search.read(query, None, has_body=False), conditional=conditional)
+    return classify(method, segments, search.parse(query), NOTHING_DECLARED, conditional=conditional)
 
 
 NEEDS = {
@@ -43,7 +45,6 @@ NEEDS = {
     "GET Encounter/1/Observation?code=x": "Observation.s",
     "GET Patient/1/*": "*.s",
     "GET Patient/1/$everything": "*.r *.s",
-    "GET FutureType/1": "FutureType.r",
 }
 UNSUPPORTED = [
     "POST ",
@@ -84,6 +85,18 @@ UNSUPPORTED = [
     "GET ?_type=Patient,",
     "GET ?_type=" + ",".join(["Patient"] * (interaction.TYPES_MAX + 1)),
     "GET Pa%74ient/1",
+    "GET FutureType/1",
+    "GET DomainResource/1",
+    "GET Resource",
+    "GET DEFAULT/Patient",
+    "GET _ALL/Patient",
+    "POST DEFAULT",
+    "DELETE ACME/Patient?name=x",
+    "GET DEFAULT/Patient/1",
+    "POST DEFAULT/_search",
+    "GET DEFAULT/_history",
+    "GET Patient/1/DEFAULT",
+    "GET ?_type=DEFAULT",
     "GET 1",
 ]
 
@@ -108,10 +121,10 @@ def test_conditional_create_searches_too() -> None:
 
 
 def test_search_by_post_without_its_body_is_not_readable() -> None:
-    unseen = search.read("patient=1", None, has_body=True)
-    assert not classify("POST", ("Observation", "_search"), unseen, conditional=False).is_readable
-    seen = search.read("patient=1", "code=x", has_body=True)
-    asked = classify("POST", ("Patient", "1", "Observation", "_search"), seen, conditional=False)
+    unseen = search.parse("patient=1")._replace(is_complete=False)
+    assert not classify("POST", ("Observation", "_search"), unseen, NOTHING_DECLARED).is_readable
+    seen = search.parse("patient=1&code=x")
+    asked = classify("POST", ("Patient", "1", "Observation", "_search"), seen, NOTHING_DECLARED)
     assert asked == Interaction(Kind.COMPARTMENT_SEARCH, (Need("Observation", "s"),), "Patient", "1", "Observation")
 
 
@@ -125,7 +138,14 @@ REACHED = {
     "_revinclude=Provenance:target": "Provenance.s",
     "_revinclude:iterate=Provenance:target": "Provenance.s",
     "_revinclude=*": "*.s",
-    "_revinclude=Provenance:target,Observation:subject": "*.s",
+    "_revinclude=Provenance:target,Observation:subject": "Provenance.s Observation.s",
+    "_include=Observation:subject:Patient,Observation:device:Device": "Patient.r Device.r",
+    "_include=Observation:subject:Patient,Observation:device": "Patient.r *.r",
+    "_include=Observation:subject:DEFAULT": "*.r",
+    "_revinclude=DEFAULT:target": "*.s",
+    "_sort=subject.name": "*.s",
+    "_sort=-patient:Patient.name": "*.s",
+    "_sort=-date,code": "",
     "_has:Observation:patient:_HAS:AuditEvent:entity:agent=x": "*.s",
     "_has:Observation:patient:code=x": "Observation.s",
     "_has:Observation:patient:_has:AuditEvent:entity:agent=x": "*.s",
@@ -144,17 +164,5 @@ REACHED = {
 @pytest.mark.parametrize(("query", "needs"), REACHED.items())
 def test_what_a_search_reaches_besides_its_type(query: str, needs: str) -> None:
     expected = tuple(Need(*need.split(".")) for need in needs.split())
-    assert reached(search.read(query, None, has_body=False)) == expected
-
-
-def test_parameters_are_read_once_and_in_order() -> None:
-    parameters = search.read("a=1&b:exact=2%2C3&&c", "pat%69ent=4+5", has_body=True)
-    assert [tuple(item) for item in parameters.items] == [
-        ("a", "a", "1"),
-        ("b:exact", "b", "2,3"),
-        ("c", "c", ""),
-        ("patient", "patient", "4 5"),
-    ]
-    assert parameters.is_complete
-    assert not parameters.is_ambiguous
-    assert search.read("&".join(["a=1"] * (search.PARAMETERS_MAX + 1)), None, has_body=False).is_ambiguous
+    asked = ask("GET", f"Observation?{query}")
+    assert reached(asked, search.parse(query), NOTHING_DECLARED) == expected

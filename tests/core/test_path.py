@@ -87,13 +87,13 @@ def test_target_with_two_readings_is_refused(target: str) -> None:
 
 @pytest.mark.parametrize(("target", "expected"), ORDINARY.items(), ids=ORDINARY.keys())
 def test_ordinary_target_passes(target: str, expected: tuple[str, str]) -> None:
-    assert split_target(target) == expected
+    assert split_target(target)[:2] == expected
 
 
 @given(st.text())
 def test_any_text_is_split_or_refused(target: str) -> None:
     try:
-        path, _ = split_target(target)
+        path = split_target(target).path
     except Refused:
         return
     assert path.startswith("/")
@@ -104,7 +104,7 @@ def test_any_text_is_split_or_refused(target: str) -> None:
 @given(st.lists(st.sampled_from(["..", ".", "%2e", "%2f", "%252e", "/", "Patient", ";", "\\", "?", "#", "%00"])))
 def test_traversal_pieces_never_leave_a_dot_segment(pieces: list[str]) -> None:
     try:
-        path, _ = split_target("/" + "".join(pieces))
+        path = split_target("/" + "".join(pieces)).path
     except Refused:
         return
     assert not {"..", "."} & set(path.split("/"))

@@ -1,0 +1,367 @@
+"""What FHIR servers read differently: control parameters, far-reaching deletes, filters, writes beside the patient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from scoped import DELEGATE, DENY, READ, client, decide, reason
+
+from authz.core.control_parameters import OWN, SERVERS
+from authz.model import Effect, Fhir, Reason, Refused
+
+WITHIN = DENY._replace(is_everything_within=True)
+
+
+def served_by(kind: str) -> Fhir:
+    return DENY._replace(parameters=SERVERS[kind])
+
+
+# Parameters that are in no table: (request, scopes that are not enough, the one more that is)
+STEERED = [
+    ("GET /fhir/Observation?patient=123&_mdm=true", "user/Observation.rs", "user/*.s"),
+    ("GET /fhir/Observation?patient=123&-custom=1", "user/Observation.rs", "user/*.s"),
+    ("GET /fhir/Observation?patient=123&_with=x", "user/Observation.rs", "user/*.s"),
+    ("GET /fhir/Observation?patient=123&_WITH=x", "user/Observation.rs", "user/*.s"),
+    ("GET /fhir/Observation?patient=123&_with:not=x", "user/Observation.rs", "user/*.s"),
+    ("GET /fhir/Observation?_getpages=u", "user/Observation.rs", "user/*.s"),
+    ("GET /fhir/Observation?sessionID=u", "user/Observation.rs", "user/*.s"),
+    ("GET /fhir/Observation?-pageContext=u", "user/Observation.rs", "user/*.s"),
+    ("GET /fhir/Observation?_page_token=u", "user/Observation.rs", "user/*.s"),
+    ("GET /fhir/Observation?patient=123&ct=u", "user/Observation.rs", "user/*.s"),
+    ("GET /fhir/Patient/123?_mdm=true", "user/Patient.rs", "user/*.r"),
+    ("GET /fhir/Patient/123?_cascade=delete", "user/Patient.rs", "user/*.r"),
+    ("PUT /fhir/Patient/123?_x=y", "user/Patient.u", "user/*.u"),
+    ("DELETE /fhir/Observation?code=x&_x=y", "user/Observation.ds", "user/*.ds"),
+    ("POST /fhir/Patient?_x=y", "user/Patient.c", "user/*.c"),
+    ("GET /fhir/Patient/123/_history?_x=y", "user/Patient.r", "user/*.r"),
+    ("GET /fhir/Patient/123/Observation?_x=y", "user/Observation.s", "user/*.s"),
+    ("GET /fhir/Observation/5?_include=Observation:subject:Patient", "user/Observation.r", "user/Patient.r"),
+    ("GET /fhir/Patient/123?name.x=y", "user/Patient.r", "user/*.s"),
+    ("GET /fhir?_type=Observation&_getpages=u", "user/Observation.s", "user/*.s"),
+    ("GET /fhir?_type=Observation&_TYPE=Patient", "user/Observation.s", "user/*.s"),
+    ("GET /fhir?_getpages=u", "user/Patient.s", "user/*.s"),
+]
+
+
+@pytest.mark.parametrize(("line", "scope", "more"), STEERED)
+def test_parameter_in_no_table_needs_every_type(line: str, scope: str, more: str) -> None:
+    assert reason(line, scope, patient=None) is Reason.SCOPE_MISSING
+    assert decide(line, scope, more, patient=None)
+
+
+PATIENTS = [(line, "patient/*.cruds") for line, _, _ in STEERED if "DELETE" not in line and "POST" not in line]
+
+
+@pytest.mark.parametrize(("line", "scope"), PATIENTS)
+def test_parameter_in_no_table_is_undecidable_under_patient_scopes(line: str, scope: str) -> None:
+    assert reason(line, scope) is Reason.COMPARTMENT_UNDECIDABLE
+
+
+NARROWING = [
+    "GET /fhir/Observation?patient=123&_=1700000000",
+    "GET /fhir/Observation?patient=123&_lastUpdated=ge2026&_tag=x&_profile=x&_security=x&_source=x",
+    "GET /fhir/Observation?patient=123&_count=5&_sort=-date,code&_total=none&_summary=true&_elements=code",
+    "GET /fhir/Observation?patient=123&_text=x&_content=y&_language=de&_list=42",
+    "GET /fhir/Observation?patient=123&_format=json&_pretty=true",
+    "GET /fhir/Observation?patient=123&unknown=1",
+    "GET /fhir/Patient/123?_format=json&_pretty=true&_summary=data&_elements=name",
+    "GET /fhir/Patient/123/_history?_since=2026-01-01&_count=5&_at=2026",
+    "GET /fhir/Patient/123?_id=123",
+    "GET /fhir/Patient/123?x=y",
+]
+
+
+@pytest.mark.parametrize("line", NARROWING)
+def test_fhirs_own_parameters_and_unknown_searches_narrow(line: str) -> None:
+    assert decide(line, *READ).compartment is None
+    assert decide(line, "user/Patient.rs", "user/Observation.rs", patient=None)
+
+
+BESIDE = [
+    "GET /fhir/Patient/123?_id=124",
+    "GET /fhir/Patient/123?patient=124",
+    "GET /fhir/Patient/123/_history?subject=Patient/124",
+    "GET /fhir/Patient/123/$everything?_id=124",
+    "GET /fhir/Patient/123/$everything?patient=124",
+]
+
+
+@pytest.mark.parametrize("line", BESIDE)
+def test_path_and_parameter_that_disagree_are_a_mismatch(line: str) -> None:
+    assert reason(line, *READ, fhir=WITHIN) is Reason.PATIENT_MISMATCH
+
+
+SERVERS_OWN = [
+    ("hapi", "GET /fhir/Observation?patient=123&_offset=20", True),
+    (
+        "hapi",
+        "GET /fhir/Observation?_getpages=u&_getpagesoffset=20&_count=20&_pretty=true&_bundletype=searchset",
+        False,
+    ),
+    ("microsoft", "GET /fhir/Observation?patient=123&ct=u", False),
+    ("google", "GET /fhir/Observation?patient=123&_page_token=u", False),
+    ("oracle", "GET /fhir/Observation?patient=123&-encounter=1&-location=2&-status=final", True),
+    ("oracle", "GET /fhir/Observation?patient=123&-pageContext=u&-pageDirection=NEXT", False),
+    ("epic", "GET /fhir/Observation?sessionID=u", False),
+    ("medplum", "GET /fhir/Observation?patient=123&_offset=20&_fields=code", True),
+    ("medplum", "GET /fhir/Observation?patient=123&_cursor=u", False),
+]
+
+
+@pytest.mark.parametrize(("kind", "line", "decidable"), SERVERS_OWN)
+def test_servers_own_parameters_do_what_their_row_says(kind: str, line: str, decidable: bool) -> None:  # noqa: FBT001
+    """A page needs what its search needed; under patient/ scopes nobody knows whose page it is."""
+    fhir = served_by(kind)
+    assert decide(line, "user/Observation.s", patient=None, fhir=fhir)
+    if decidable:
+        assert decide(line, *READ, fhir=fhir).compartment is None
+    else:
+        assert reason(line, *READ, fhir=fhir) is Reason.COMPARTMENT_UNDECIDABLE
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_page_of_the_whole_server_needs_every_type(kind: str) -> None:
+    fhir = served_by(kind)
+    for cursor in [name for name, effect in SERVERS[kind].items() if effect is Effect.CURSOR]:
+        line = f"GET /fhir?_type=Observation&{cursor}=u"
+        assert reason(line, "system/Observation.s", patient=None, fhir=fhir) is Reason.SCOPE_MISSING
+        assert decide(line, "system/*.s", patient=None, fhir=fhir)
+        assert reason(f"GET /fhir/Patient/123?{cursor}=u", *READ, fhir=fhir) is Reason.COMPARTMENT_UNDECIDABLE
+        beside = f"GET /fhir/Patient/123/Observation?{cursor}=u"
+        assert reason(beside, "user/Observation.s", patient=None, fhir=fhir) is Reason.SCOPE_MISSING
+
+
+def test_platform_says_what_its_parameters_do() -> None:
+    fhir = DENY._replace(
+        parameters={"_with": Effect.NARROWS, "_next": Effect.CURSOR, "code": Effect.REFUSE, "_include": Effect.REFUSE}
+    )
+    assert decide("GET /fhir/Observation?patient=123&_with=x", *READ, fhir=fhir)
+    assert decide("GET /fhir/Observation?_NEXT=x", "user/Observation.s", fhir=fhir)
+    for query in ("code=x", "CODE:in=x", "_include=*"):
+        for scopes in (READ, ("system/*.cruds",)):
+            line = f"GET /fhir/Observation?patient=123&{query}"
+            assert reason(line, *scopes, fhir=fhir) is Reason.INTERACTION_UNSUPPORTED
+    assert reason("GET /fhir/Patient/123?code=x", *READ, fhir=fhir) is Reason.INTERACTION_UNSUPPORTED
+
+
+def test_own_parameters_are_told_apart_from_servers() -> None:
+    assert all(name == name.lower() for table in (OWN, *SERVERS.values()) for name in table)
+    for kind, table in SERVERS.items():
+        shared = {name for name in table if OWN.get(name, Effect.UNKNOWN) is not Effect.UNKNOWN}
+        assert not shared, kind
+
+
+FURTHER = [
+    ("DELETE /fhir/Patient/123?_cascade=delete", {}),
+    ("DELETE /fhir/Patient/123?_CASCADE=delete", {}),
+    ("DELETE /fhir/Patient/123?_cascade:x=delete", {}),
+    ("DELETE /fhir/Patient/123?hardDelete=true", {}),
+    ("DELETE /fhir/Patient/123?_hardDelete=true", {}),
+    ("DELETE /fhir/Patient/123?_expunge=true", {}),
+    ("DELETE /fhir/Patient/123?a=b;_cascade=delete", {}),
+    ("DELETE /fhir/Patient/123", {"cascade": "delete"}),
+    ("DELETE /fhir/Patient/123", {"cascade": ""}),
+    ("DELETE /fhir/Patient?identifier=x&_cascade=delete", {}),
+    ("DELETE /fhir/Patient?identifier=x&_expunge=true", {}),
+]
+
+
+@pytest.mark.parametrize(("line", "headers"), FURTHER)
+@pytest.mark.parametrize(
+    "scopes",
+    [
+        ["patient/*.cruds"],
+        ["user/*.cruds"],
+        ["system/Patient.cruds", "system/Observation.cruds"],
+        ["system/*.ds?code=x", "system/Patient.cruds"],
+        ["system/*.cru", "user/*.cruds"],
+    ],
+)
+def test_delete_that_reaches_further_needs_to_delete_everything(
+    line: str, headers: dict[str, Any], scopes: list[str]
+) -> None:
+    for fhir in (DENY, DELEGATE):
+        assert reason(line, *scopes, fhir=fhir, **headers) is Reason.SCOPE_MISSING
+
+
+@pytest.mark.parametrize(("line", "headers"), FURTHER)
+def test_delete_that_reaches_further_passes_with_the_right_to_delete_everything(
+    line: str, headers: dict[str, Any]
+) -> None:
+    more = ["system/*.rs"] if ";" in line else ["system/Patient.s"]
+    assert decide(line, "system/*.d", *more, patient=None, **headers)
+
+
+def test_plain_delete_needs_no_more_than_its_type() -> None:
+    assert decide("DELETE /fhir/Patient/123", "patient/Patient.d").compartment is None
+    assert decide("DELETE /fhir/Observation/5", "user/Observation.d", patient=None)
+    assert reason("GET /fhir/Patient/123", *READ, cascade="delete") is Reason.COMPARTMENT_UNDECIDABLE
+
+
+def test_challenge_for_a_far_reaching_delete_asks_no_patients_app_for_system_scopes() -> None:
+    line = "DELETE /fhir/Patient/123?_cascade=delete"
+    for scopes, patient, expected in (
+        (["patient/*.cruds"], "123", ()),
+        (["user/*.cruds"], "123", ()),
+        (["user/*.cruds"], None, ("system/*.d",)),
+        (["system/Patient.d"], None, ("system/*.d",)),
+    ):
+        with pytest.raises(Refused) as refused:
+            decide(line, *scopes, patient=patient)
+        assert refused.value.needed == expected
+
+
+FILTER = "patient/Observation.rs?category=laboratory"
+FILTERED = {
+    "once": ("category=laboratory", True),
+    "twice the same": ("category=laboratory&category=laboratory", True),
+    "beside others": ("category=laboratory&code=x&_count=5", True),
+    "not at all": ("code=x", False),
+    "and another value": ("category=laboratory&category=vital-signs", False),
+    "another value first": ("category=vital-signs&category=laboratory", False),
+    "in other case": ("category=laboratory&CATEGORY=vital-signs", False),
+    "the same in other case": ("category=laboratory&Category=laboratory", False),
+    "with a modifier": ("category=laboratory&category:not=laboratory", False),
+    "with a chain": ("category=laboratory&category.x=laboratory", False),
+    "comma-joined": ("category=laboratory,vital-signs", False),
+    "empty": ("category=laboratory&category=", False),
+    "ambiguous": ("category=laboratory&code=x;category=vital-signs", False),
+}
+
+
+@pytest.mark.parametrize(("query", "passes"), FILTERED.values(), ids=FILTERED.keys())
+@pytest.mark.parametrize("path", ["Observation?patient=123&", "Patient/123/Observation?"])
+def test_filter_holds_only_if_every_occurrence_is_granted(path: str, query: str, passes: bool) -> None:  # noqa: FBT001
+    line = f"GET /fhir/{path}{query}"
+    if passes:
+        assert decide(line, FILTER).compartment is None
+    else:
+        assert reason(line, FILTER) is Reason.SCOPE_MISSING
+
+
+def test_two_filters_of_one_parameter_need_both() -> None:
+    scope = "patient/Observation.rs?category=a&category=b"
+    assert decide("GET /fhir/Observation?patient=123&category=a&category=b", scope)
+    assert reason("GET /fhir/Observation?patient=123&category=a", scope) is Reason.SCOPE_MISSING
+
+
+def test_everything_follows_links_unless_the_platform_says_that_it_does_not() -> None:
+    line = "GET /fhir/Patient/123/$everything?_count=10&start=2020-01-01"
+    assert reason(line, *READ) is Reason.COMPARTMENT_UNDECIDABLE
+    assert decide(line, *READ, fhir=DELEGATE).compartment == "Patient/123"
+    assert decide(line, *READ, fhir=WITHIN).compartment is None
+    assert reason(line + "&_mdm=true", *READ, fhir=WITHIN) is Reason.COMPARTMENT_UNDECIDABLE
+    assert reason("GET /fhir/Patient/124/$everything", *READ, fhir=WITHIN) is Reason.PATIENT_MISMATCH
+    assert decide(line, "user/*.rs", patient=None)
+
+
+OUTSIDE = [
+    "POST /fhir/Patient",
+    "POST /fhir/Organization",
+    "PUT /fhir/Practitioner/7",
+    "PATCH /fhir/Location/7",
+    "DELETE /fhir/Practitioner/7",
+    "POST /fhir/ValueSet",
+    "PUT /fhir/Organization?identifier=x",
+    "DELETE /fhir/Medication?code=x",
+    "POST /fhir/Task",
+]
+
+
+@pytest.mark.parametrize("line", OUTSIDE)
+def test_write_in_no_patients_compartment_is_a_mismatch_even_for_a_server_that_enforces(line: str) -> None:
+    for fhir in (DENY, DELEGATE):
+        assert reason(line, "patient/*.cruds", fhir=fhir) is Reason.PATIENT_MISMATCH
+    assert reason("POST /fhir/Patient", "patient/*.cruds", if_none_exist="_id=5") is Reason.PATIENT_MISMATCH
+    assert decide(line, "user/*.cruds", patient=None)
+
+
+def test_write_inside_the_compartment_is_the_servers_to_judge() -> None:
+    for line in ("POST /fhir/Observation", "PUT /fhir/Observation/5", "PUT /fhir/Patient?identifier=x"):
+        assert reason(line, "patient/*.cruds") is Reason.COMPARTMENT_UNDECIDABLE
+        assert decide(line, "patient/*.cruds", fhir=DELEGATE).compartment == "Patient/123"
+
+
+def test_platform_adds_a_type_to_the_compartment() -> None:
+    patient = frozenset({"Patient"})
+    fhir = DENY._replace(pins={"Task": {"patient": patient}, "Observation": {"x": patient}})
+    assert reason("GET /fhir/Task?patient=123", *READ) is Reason.COMPARTMENT_UNDECIDABLE
+    assert decide("GET /fhir/Task?patient=123", *READ, fhir=fhir).compartment is None
+    assert decide("GET /fhir/Patient/123/Task", *READ, fhir=fhir).compartment is None
+    assert reason("GET /fhir/Task?patient=124", *READ, fhir=fhir) is Reason.PATIENT_MISMATCH
+    assert reason("POST /fhir/Task", "patient/*.c", fhir=fhir) is Reason.COMPARTMENT_UNDECIDABLE
+    assert decide("GET /fhir/Observation?patient=123", *READ, fhir=fhir).compartment is None
+
+
+CONDITIONS = ["_id=5", "identifier=x", "?identifier=x", "patient=123", "identifier=a,b=c"]
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_conditional_create_answers_with_what_it_finds_so_no_patient_scope_opens_it(condition: str) -> None:
+    for fhir in (DENY, DELEGATE):
+        line = "POST /fhir/Observation"
+        assert reason(line, "patient/*.cruds", fhir=fhir, if_none_exist=condition) is Reason.COMPARTMENT_UNDECIDABLE
+        assert reason(line, "user/Observation.c", patient=None, if_none_exist=condition) is Reason.SCOPE_MISSING
+        assert decide(line, "user/*.crs", patient=None, if_none_exist=condition)
+
+
+def test_condition_is_judged_as_the_search_that_it_is() -> None:
+    line, scope = "POST /fhir/Observation", "user/Observation.cs"
+    assert decide(line, scope, patient=None, if_none_exist="identifier=x")
+    for condition in ("subject.name=x", "_has:Provenance:target:agent=x", "_mdm=true", "identifier=x,_filter=y"):
+        assert reason(line, scope, patient=None, if_none_exist=condition) is Reason.SCOPE_MISSING
+    assert reason(line, scope, patient=None, if_none_exist="patient[]=1") is Reason.REQUEST_MALFORMED
+    assert decide("GET /fhir/Observation", "user/Observation.s", patient=None, if_none_exist="patient[]=1")
+
+
+INCLUDED = [
+    ("GET /fhir/Observation?patient=123&_revinclude=Provenance:target", "patient/Provenance.s"),
+    ("GET /fhir/Observation?patient=123&_include=Observation:performer:Practitioner", "patient/Practitioner.r"),
+    ("GET /fhir/Patient?_id=123&_has:Observation:patient:code=x", "patient/Observation.s"),
+    ("GET /fhir/Observation?patient=123&_revinclude=Provenance:target,AuditEvent:entity", "patient/Provenance.s patient/AuditEvent.s"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "needed"), INCLUDED)
+def test_included_type_needs_its_scope_also_where_the_server_enforces(line: str, needed: str) -> None:
+    kind = line.split("/")[2].partition("?")[0]
+    with pytest.raises(Refused) as refused:
+        decide(line, f"patient/{kind}.rs", fhir=DELEGATE)
+    assert (refused.value.reason, " ".join(refused.value.needed)) == (Reason.SCOPE_MISSING, needed)
+    assert decide(line, f"patient/{kind}.rs", *needed.split(), fhir=DELEGATE).compartment == "Patient/123"
+    assert reason(line, f"patient/{kind}.rs") is Reason.COMPARTMENT_UNDECIDABLE
+
+
+def test_provenance_in_a_header_is_one_more_resource_to_create() -> None:
+    line = "PUT /fhir/Observation/5"
+    assert reason(line, "user/Observation.u", patient=None, has_provenance=True) is Reason.SCOPE_MISSING
+    assert decide(line, "user/Observation.u", "user/Provenance.c", patient=None, has_provenance=True)
+    assert reason("PUT /fhir/Patient/123", "patient/*.cruds", has_provenance=True) is Reason.COMPARTMENT_UNDECIDABLE
+
+
+CHALLENGES = [
+    # (request, token, policy, patient) → what a challenge asks for
+    ("GET /fhir/Observation?patient=123", ["patient/Patient.rs"], None, "123", ["patient/Observation.s"]),
+    ("GET /fhir/Observation?code=x", ["patient/Patient.rs"], None, "123", ["user/Observation.s"]),
+    ("GET /fhir/Observation?code=x", ["user/Patient.rs"], None, "123", ["user/Observation.s"]),
+    ("GET /fhir/Observation?code=x", ["patient/Patient.read"], None, None, ["user/Observation.read"]),
+    ("GET /fhir/Observation?code=x", ["openid"], None, None, ["system/Observation.s"]),
+    ("GET /fhir/Observation?code=x", ["system/Patient.rs"], None, None, ["system/Observation.s"]),
+    ("GET /fhir/Observation?patient=123", ["patient/*.rs"], ["patient/Patient.rs"], "123", []),
+    ("GET /fhir/Patient/123/$everything", ["patient/*.rs", "user/*.s"], ["patient/Patient.rs"], "123", ["user/*.r"]),
+    ("GET /fhir/Observation/1", ["system/*.rs"], ["system/Patient.rs"], None, []),
+]
+
+
+@pytest.mark.parametrize(("line", "token", "policy", "patient", "expected"), CHALLENGES)
+def test_challenge_asks_for_what_would_do_and_can_be_had(
+    line: str, token: list[str], policy: list[str] | None, patient: str | None, expected: list[str]
+) -> None:
+    more: dict[str, Any] = {"policy": client(*policy)} if policy is not None else {}
+    with pytest.raises(Refused) as refused:
+        decide(line, *token, patient=patient, **more)
+    assert refused.value.reason is Reason.SCOPE_MISSING
+    assert list(refused.value.needed) == expected
+    if not expected:
+        assert "the policy does not grant it" in refused.value.detail
