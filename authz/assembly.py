@@ -16,7 +16,6 @@ from authz.edge.overrides import Misconfigured
 from authz.edge.policies import FilePolicies
 from authz.edge.settings import Settings, Tls
 from authz.edge.source import PolicySource
-from authz.model import Fhir
 from authz.policy.limits import Limit
 from authz.service import Rules
 from authz.wire.ratelimit import Form
@@ -42,12 +41,12 @@ def rules_of(settings: Settings, folder: Path) -> Rules:
             _try(f"issuers[{place}].jwksFile", issuer.jwks_file, _require_jwks, mistakes)
     if mistakes:
         raise Misconfigured(tuple(mistakes))
-    identity, fhir = settings.identity, settings.fhir
+    identity = settings.identity
     return Rules(
         trusted_hops=identity.trusted_hops,
         trusted_proxies=frozenset(identity.trusted_proxies),
         authorities=authorities,
-        fhir=Fhir(fhir.base_path, fhir.compartment),
+        fhir=settings.fhir.facts(),
         public=_public(settings.public),
         anonymous=anonymous_of(settings),
     )
@@ -71,7 +70,7 @@ def authorities_of(settings: Settings, folder: Path) -> Authorities:
 
 def style_of(settings: Settings) -> Style:
     return Style(
-        fhir=Fhir(settings.fhir.base_path, settings.fhir.compartment),
+        fhir=settings.fhir.facts(),
         form=Form(settings.quota.headers),
         remove_authorization=settings.upstream.remove_authorization,
         remove_xfcc=settings.upstream.remove_xfcc,

@@ -6,13 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.alias_generators import to_camel
 
 from authz.edge.manifests import Plain, Unreadable, read_documents
 from authz.edge.overrides import Misconfigured, override
 from authz.policy import field_errors
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+class SettingsModel(BaseModel):
+    """A map of the configuration: camel-case keys, and no other key."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, coerce_numbers_to_str=True)
 
 
 def load(model: type[Model], names: Mapping[str, str], path: Path | None, environment: Mapping[str, str]) -> Model:

@@ -10,8 +10,6 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     PlainValidator,
     StringConstraints,
@@ -19,15 +17,16 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from authz.core.bearer import SUPPORTED_ALGORITHMS
 from authz.core.path import split_target
 from authz.edge import configuration
+from authz.edge.configuration import SettingsModel
+from authz.edge.fhir_settings import CompartmentSettings, FhirServerSettings, FhirSettings
 from authz.edge.store.place import MEMORY, read_place
 from authz.edge.urls import https_url
-from authz.model import Compartment, Refused
+from authz.model import Refused
 from authz.policy.ceilings import Ceiling
 from authz.policy.duration import parse_duration
 from authz.policy.fields import EntryName, each_once
@@ -75,14 +74,6 @@ def _public_route(value: str) -> str:
     return value
 
 
-def _base_path(value: str) -> str:
-    if value in ("", "/"):
-        return ""
-    if not re.fullmatch(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+/?", value):
-        raise ValueError("expected an absolute path such as /fhir")
-    return value.rstrip("/")
-
-
 def _store_url(value: str, info: ValidationInfo) -> str:
     if value != MEMORY:
         read_place(value, Path(str((info.context or {}).get("folder", "."))))
@@ -108,23 +99,19 @@ Duration = Annotated[int, PlainValidator(_duration)]
 Text = Annotated[str, StringConstraints(min_length=1)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, coerce_numbers_to_str=True)
-
-
-class Tls(_Model):
+class Tls(SettingsModel):
     cert: AbsolutePath
     key: AbsolutePath
     client_ca: AbsolutePath | None = None
 
 
-class Listen(_Model):
+class Listen(SettingsModel):
     grpc: Address = "127.0.0.1:9191"
     ops: Address = "127.0.0.1:9192"
     tls: Tls | None = None
 
 
-class PolicySettings(_Model):
+class PolicySettings(SettingsModel):
     """Where policies are; `path` is given exactly where they are files."""
 
     source: Literal["files", "kubernetes"] = "files"
@@ -149,14 +136,14 @@ class PolicySettings(_Model):
         return namespaces
 
 
-class AddressSource(_Model):
+class AddressSource(SettingsModel):
     """One that is given says where from: hops alone would count for nothing."""
 
     from_: Annotated[Literal["source", "x-forwarded-for"], Field(alias="from")]
     trusted_hops: Annotated[int, Field(ge=1, le=16)] = 1
 
 
-class Identity(_Model):
+class Identity(SettingsModel):
     trusted_hops: Annotated[int, Field(ge=1, le=16)] = 1
     trusted_proxies: tuple[Text, ...] = ()
     client_ca: AbsolutePath | None = None
@@ -169,13 +156,13 @@ class Identity(_Model):
         return self
 
 
-class ClaimNames(_Model):
+class ClaimNames(SettingsModel):
     client: Text = "client_id"
     patient: Text = "patient"
     scope: Text = "scope"
 
 
-class IssuerSettings(_Model):
+class IssuerSettings(SettingsModel):
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$")]
     issuer: HttpsUrl
     audiences: Annotated[tuple[Text, ...], Field(min_length=1, max_length=16)]
@@ -204,18 +191,13 @@ def _issuers_apart(issuers: tuple[IssuerSettings, ...]) -> tuple[IssuerSettings,
     return issuers
 
 
-class FhirSettings(_Model):
-    base_path: Annotated[str, AfterValidator(_base_path)] = "/fhir"
-    compartment: Compartment = Compartment.DENY
-
-
-class StoreSettings(_Model):
+class StoreSettings(SettingsModel):
     url: Annotated[str, AfterValidator(_store_url)] = MEMORY
     prefix: Annotated[str, AfterValidator(_key_prefix)] = ""
     hash_key: Annotated[str, AfterValidator(_hash_key)] = "clientpolicy"
 
 
-class AnonymousQuota(_Model):
+class AnonymousQuota(SettingsModel):
     """One that is given replaces the default whole: no burst of another rate stays behind."""
 
     requests: int
@@ -231,22 +213,22 @@ class AnonymousQuota(_Model):
         return rate_limit(name="anonymous", requests=self.requests, per_us=self.per, burst=self.burst)
 
 
-class QuotaSettings(_Model):
+class QuotaSettings(SettingsModel):
     anonymous: AnonymousQuota = AnonymousQuota.model_validate({"requests": 10, "per": "1s", "burst": 20})
     headers: Literal["ietf", "legacy", "none"] = "ietf"
     replicas: Annotated[int, Field(ge=1, le=1000)] = 1
 
 
-class Upstream(_Model):
+class Upstream(SettingsModel):
     remove_authorization: bool = False
     remove_xfcc: bool = False
 
 
-class Audit(_Model):
+class Audit(SettingsModel):
     path: Text = "-"
 
 
-class Settings(_Model):
+class Settings(SettingsModel):
     listen: Listen = Listen()
     policies: PolicySettings
     identity: Identity = Identity()
@@ -269,7 +251,7 @@ NAMES: Final = {
     name.lower(): name
     for model in (
         Settings, Listen, Tls, PolicySettings, Identity, AddressSource, IssuerSettings, ClaimNames, FhirSettings,
-        StoreSettings, AnonymousQuota, QuotaSettings, Upstream, Audit, Ceiling,
+        FhirServerSettings, CompartmentSettings, StoreSettings, AnonymousQuota, QuotaSettings, Upstream, Audit, Ceiling,
     )
     for name in (field.alias or "" for field in model.model_fields.values())
 }  # fmt: skip

@@ -13,7 +13,7 @@ from partner import Site, certificate
 from authz.assembly import anonymous_of, client_address_of, rules_of, style_of
 from authz.edge.overrides import Misconfigured
 from authz.edge.settings import Settings, load
-from authz.model import Compartment
+from authz.model import Compartment, Fhir
 from authz.policy.limits import RateLimit
 from authz.wire.request import ClientAddress
 
@@ -309,6 +309,6 @@ def test_rules_and_style_are_what_the_settings_say(site: Site) -> None:
     rules, style = rules_of(settings, site.folder), style_of(settings)
     assert len(rules.authorities) == 1
     assert rules.public.match("GET", "/docs/x")
-    assert rules.fhir == style.fhir == ("/r4", Compartment.DELEGATE)
+    assert rules.fhir == style.fhir == Fhir("/r4", Compartment.DELEGATE, parameters={}, pins={})
     assert style.remove_authorization
     assert client_address_of(settings) == ClientAddress(2)
