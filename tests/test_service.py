@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import partner
@@ -23,8 +24,9 @@ from authz.model import Compartment, Fhir, Issuer, KeySet, Reason, Refused, Trus
 from authz.policy import ClientPolicy, parse
 from authz.policy.limits import Limit, rate_limit
 from authz.service import Facts, Rules, Service
+from authz.wire.pb.envoy.service.auth.v3.external_auth_pb2 import CheckRequest
 from authz.wire.ratelimit import Form
-from authz.wire.request import ClientAddress, read, read_message
+from authz.wire.request import FORM_MAX_BYTES, ClientAddress, read, read_message
 from authz.wire.response import Style, answer
 
 SECOND = 1_000_000
@@ -586,3 +588,46 @@ async def test_without_a_listed_certificate_only_public_routes_open(
     forwarded = "x" if forwarded == "" else forwarded
     verdict = await bench.judge(target, method, forwarded=forwarded, bearer=bearer)
     assert isinstance(verdict, Deny) or isinstance(verdict.right, Public)  # type: ignore[union-attr] # no Shadow here
+
+
+TWO_READINGS = "/fhir/Observation?patient=123&patient[]=124"
+
+
+@pytest.mark.parametrize("scope", ["patient/*.rs", "user/*.cruds", "system/*.cruds"])
+async def test_parameter_with_two_readings_is_refused_before_anybody_is_asked_for(scope: str) -> None:
+    bench = Bench(policy_document(scopes=[scope]))
+    assert await bench.reason(TWO_READINGS, bearer=token(scope=scope)) is Reason.REQUEST_MALFORMED
+    assert await bench.reason(TWO_READINGS, forwarded=None) is Reason.REQUEST_MALFORMED
+    assert bench.limiter.spent == [ADDRESS_KEY, ADDRESS_KEY]
+
+
+async def test_parameter_with_two_readings_is_refused_on_a_public_route_below_the_base_alone() -> None:
+    public = PublicRoutes(exact=frozenset({("GET", "/fhir/metadata"), ("GET", "/health")}), below=())
+    bench = Bench(rules=replace(RULES, public=public))
+    assert await bench.reason("/fhir/metadata?mode[]=full") is Reason.REQUEST_MALFORMED
+    assert isinstance(await bench.judge("/fhir/metadata?mode=full"), Allow)
+    assert isinstance(await bench.judge("/health?mode[]=full"), Allow)
+
+
+def form(body: bytes) -> CheckRequest:
+    headers = {"content-type": "application/x-www-form-urlencoded", "x-envoy-auth-partial-body": "false"}
+    message = check_request("/fhir/Observation/_search", "POST", headers=headers, bearer=token())
+    message.attributes.request.http.raw_body = body
+    return message
+
+
+async def test_form_is_read_once_its_caller_is_known() -> None:
+    bench, stranger = Bench(), Bench(policy_document("somebody-else"))
+    for body, expected in (
+        (b"patient=123&code=8480-6", None),
+        (b"patient=123&_include%00=Observation:performer", Reason.REQUEST_MALFORMED),
+        (b"patient=124", Reason.PATIENT_MISMATCH),
+        (b"a" * (FORM_MAX_BYTES + 1), Reason.COMPARTMENT_UNDECIDABLE),
+    ):
+        request = read_message(form(body), ClientAddress())
+        verdict = await bench.service.judge(request, bench.facts, NOW_US)
+        assert (verdict.refused.reason if isinstance(verdict, Deny) else None) is expected
+        unknown = await stranger.service.judge(request, stranger.facts, NOW_US)
+        assert isinstance(unknown, Deny)
+        assert unknown.refused.reason is Reason.CERTIFICATE_UNKNOWN
+    assert set(bench.limiter.spent) == {CLIENT_KEY}
