@@ -92,8 +92,7 @@ class Request(NamedTuple):
     certificate: str | None  # source.certificate: URL-encoded PEM of the immediate peer
     is_overridden: bool  # a header asks the upstream to use another method
     if_none_exist: str | None = None
-    cascade: str | None = None  # X-Cascade, a header of HAPI's that widens a delete
-    has_provenance: bool = False  # carries X-Provenance, which creates one more resource
+    steering: tuple[str, ...] = ()  # parameters that headers stand for, such as `_cascade`
     form: bytes | None = None  # a whole form body, unread; None if there is none or it may be partial
 
 

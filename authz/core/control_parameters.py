@@ -23,10 +23,26 @@ _REACHES: Final = (
     "_include", "_revinclude", "_has", "_filter", "_contained", "_containedType", "_query", "_graph",
     "X-Provenance",  # a header that creates a Provenance beside the resource (FHIR R4 provenance.html, section 6.3.4.5)
 )  # fmt: skip
-# Measured with HAPI 8.8.0: a cascade removed other patients' records. Microsoft and HAPI call the rest so.
-_DELETES_FURTHER: Final = ("_cascade", "_expunge", "_hardDelete", "hardDelete", "_purge")
-# Names of known servers that look like search parameters and are none: pages and continuation tokens.
-_STEERING: Final = ("ct", "includesCt", "sessionID", "page", "pageToken", "continuationToken")
+# Measured with HAPI 8.8.0: a cascade removed other patients' records. HAPI and Microsoft call the rest so.
+_DELETES_FURTHER: Final = (
+    "_cascade", "_expunge", "_hardDelete", "hardDelete", "_purge", "_purgeHistory", "_remove-references",
+)  # fmt: skip
+# Names of known servers that look like search parameters and are none: pages, and what an export or a delete takes.
+_STEERING: Final = (
+    "ct", "includesCt", "sessionID", "page", "pageToken", "continuationToken",
+    "excludedResourceTypes", "includeAssociatedData",
+    # Headers that choose whose data: HAPI's partitions, LinuxForHealth's tenants and data stores
+    "X-Request-Partition-IDs", "X-FHIR-TENANT-ID", "X-FHIR-DSID",
+)  # fmt: skip
+
+# Headers that say what a parameter of that name says, or that act as one.
+HEADERS: Final[Mapping[str, str]] = {
+    "x-cascade": "_cascade",
+    "x-provenance": "x-provenance",
+    "x-request-partition-ids": "x-request-partition-ids",
+    "x-fhir-tenant-id": "x-fhir-tenant-id",
+    "x-fhir-dsid": "x-fhir-dsid",
+}
 
 
 def _folded(effects: Mapping[Effect, tuple[str, ...]]) -> dict[str, Effect]:
@@ -48,12 +64,12 @@ SERVERS: Final[Mapping[str, Mapping[str, Effect]]] = {
     "hapi": _folded(
         {
             Effect.CURSOR: ("_getpages",),
-            Effect.NARROWS: ("_getpagesoffset", "_pageId", "_bundletype", "_offset", "_searchTotalMode"),
+            Effect.NARROWS: ("_getpagesoffset", "_pageId", "_bundletype", "_offset"),
             Effect.REFUSE: ("_mdm",),  # widens a search to linked golden records
         }
     ),
     # Microsoft FHIR Server, KnownQueryParameterNames.cs
-    "microsoft": _folded({Effect.CURSOR: ("ct", "includesCt")}),
+    "microsoft": _folded({Effect.CURSOR: ("ct", "includesCt"), Effect.NARROWS: ("_before", "_includesCount")}),
     # Google Cloud Healthcare API, fhirStores.fhir.search
     "google": _folded({Effect.CURSOR: ("_page_token", "pageToken")}),
     # Oracle Health Millennium Platform APIs, FHIR R4: parameters that begin with a hyphen are its own filters

@@ -15,8 +15,6 @@ from authz.policy.smart import Context, Scope, intersect, parse_scope
 
 _EFFECTIVE_CACHE: Final = 4096  # pairs of token scopes and client; a miss costs tens of µs
 EFFECTIVE_MAX: Final = 256  # scopes; with more the header that carries them would not
-_CASCADE: Final = Parameter("_cascade", "_cascade", "delete")  # X-Cascade asks for the same
-_PROVENANCE: Final = Parameter("x-provenance", "x-provenance", "")
 
 
 class Effective(NamedTuple):
@@ -104,10 +102,9 @@ def _parameters(
         parameters = search.joined(parameters, search.parse_form(request.form))
     if is_conditional and request.if_none_exist is not None:
         parameters = search.joined(parameters, search.parse_condition(request.if_none_exist))
-    if request.cascade is not None:
-        parameters = parameters._replace(items=(*parameters.items, _CASCADE))
-    if request.has_provenance:
-        parameters = parameters._replace(items=(*parameters.items, _PROVENANCE))
+    if request.steering:
+        carried = [Parameter(name, name, "") for name in request.steering]
+        parameters = parameters._replace(items=(*parameters.items, *carried))
     return parameters
 
 

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from google.protobuf.message import DecodeError
 
 from authz.core import address
+from authz.core.control_parameters import HEADERS
 from authz.model import Reason, Refused, Request
 from authz.wire.pb.envoy.service.auth.v3.attribute_context_pb2 import AttributeContext
 from authz.wire.pb.envoy.service.auth.v3.external_auth_pb2 import CheckRequest
@@ -25,16 +26,15 @@ _READ: Final = frozenset(
         "content-length",
         "content-type",
         "if-none-exist",
-        "x-cascade",
         "x-envoy-auth-partial-body",
         "x-forwarded-client-cert",
         "x-forwarded-for",
-        "x-provenance",
         "x-request-id",
+        *HEADERS,
         *_METHOD_OVERRIDES,
     }
 )
-_DISGUISED: Final = _METHOD_OVERRIDES | {"content-encoding", "if-none-exist", "x-cascade", "x-provenance"}
+_DISGUISED: Final = _METHOD_OVERRIDES | {"content-encoding", "if-none-exist", *HEADERS}
 _FORM_TYPE: Final = re.compile(r"application/x-www-form-urlencoded(?:\s*;\s*charset=utf-8)?", re.IGNORECASE)
 FORM_MAX_BYTES: Final = 65_536  # four times what a query may hold; a longer form counts as not seen
 
@@ -76,8 +76,7 @@ def read_message(check: CheckRequest, client_address: ClientAddress) -> Request:
         source.certificate or None,
         not _METHOD_OVERRIDES.isdisjoint(headers),
         headers.get("if-none-exist"),
-        headers.get("x-cascade"),
-        "x-provenance" in headers,
+        tuple([HEADERS[name] for name in headers if name in HEADERS]),
         _form(http, headers) if method == "POST" else None,
     )
 

@@ -159,9 +159,10 @@ FURTHER = [
     ("DELETE /fhir/Patient/123?hardDelete=true", {}),
     ("DELETE /fhir/Patient/123?_hardDelete=true", {}),
     ("DELETE /fhir/Patient/123?_expunge=true", {}),
+    ("DELETE /fhir/Patient/123?_purgeHistory=true", {}),
+    ("DELETE /fhir/Patient/123?_remove-references=true", {}),
     ("DELETE /fhir/Patient/123?a=b;_cascade=delete", {}),
-    ("DELETE /fhir/Patient/123", {"cascade": "delete"}),
-    ("DELETE /fhir/Patient/123", {"cascade": ""}),
+    ("DELETE /fhir/Patient/123", {"steering": ("_cascade",)}),
     ("DELETE /fhir/Patient?identifier=x&_cascade=delete", {}),
     ("DELETE /fhir/Patient?identifier=x&_expunge=true", {}),
 ]
@@ -196,7 +197,7 @@ def test_delete_that_reaches_further_passes_with_the_right_to_delete_everything(
 def test_plain_delete_needs_no_more_than_its_type() -> None:
     assert decide("DELETE /fhir/Patient/123", "patient/Patient.d").compartment is None
     assert decide("DELETE /fhir/Observation/5", "user/Observation.d", patient=None)
-    assert reason("GET /fhir/Patient/123", *READ, cascade="delete") is Reason.COMPARTMENT_UNDECIDABLE
+    assert reason("GET /fhir/Patient/123", *READ, steering=("_cascade",)) is Reason.COMPARTMENT_UNDECIDABLE
 
 
 def test_challenge_for_a_far_reaching_delete_asks_no_patients_app_for_system_scopes() -> None:
@@ -335,9 +336,23 @@ def test_included_type_needs_its_scope_also_where_the_server_enforces(line: str,
 
 def test_provenance_in_a_header_is_one_more_resource_to_create() -> None:
     line = "PUT /fhir/Observation/5"
-    assert reason(line, "user/Observation.u", patient=None, has_provenance=True) is Reason.SCOPE_MISSING
-    assert decide(line, "user/Observation.u", "user/Provenance.c", patient=None, has_provenance=True)
-    assert reason("PUT /fhir/Patient/123", "patient/*.cruds", has_provenance=True) is Reason.COMPARTMENT_UNDECIDABLE
+    assert reason(line, "user/Observation.u", patient=None, steering=("x-provenance",)) is Reason.SCOPE_MISSING
+    assert decide(line, "user/Observation.u", "user/Provenance.c", patient=None, steering=("x-provenance",))
+    assert (
+        reason("PUT /fhir/Patient/123", "patient/*.cruds", steering=("x-provenance",)) is Reason.COMPARTMENT_UNDECIDABLE
+    )
+
+
+@pytest.mark.parametrize("header", ["x-request-partition-ids", "x-fhir-tenant-id", "x-fhir-dsid"])
+def test_header_that_chooses_whose_data_may_reach_anything(header: str) -> None:
+    steering: dict[str, Any] = {"steering": (header,)}
+    assert reason("GET /fhir/Patient/123", *READ, **steering) is Reason.COMPARTMENT_UNDECIDABLE
+    assert (
+        reason("GET /fhir/Observation?code=x", "user/Observation.s", patient=None, **steering) is Reason.SCOPE_MISSING
+    )
+    assert decide("GET /fhir/Observation?code=x", "user/*.s", patient=None, **steering)
+    declared = DENY._replace(parameters={header: Effect.NARROWS})
+    assert decide("GET /fhir/Patient/123", *READ, fhir=declared, **steering).compartment is None
 
 
 CHALLENGES = [

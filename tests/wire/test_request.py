@@ -92,6 +92,23 @@ def test_cgi_spelling_of_other_headers_is_not_the_header() -> None:
     assert request.if_none_exist == "a"  # it asks the upstream for a search, and must be seen in every spelling
 
 
+STEERING = {
+    "X-Cascade": ("_cascade",),
+    "x_cascade": ("_cascade",),
+    "X-Provenance": ("x-provenance",),
+    "x-request-partition-ids": ("x-request-partition-ids",),
+    "X-FHIR-TENANT-ID": ("x-fhir-tenant-id",),
+    "X_FHIR_DSID": ("x-fhir-dsid",),
+    "x-cascaded": (),
+}
+
+
+@pytest.mark.parametrize(("name", "expected"), STEERING.items())
+def test_header_that_acts_as_a_parameter_is_seen_in_every_spelling(name: str, expected: tuple[str, ...]) -> None:
+    assert with_header_map((name, "delete")).steering == expected
+    assert read_message(check_request(headers={name: ""}), PEER).steering == expected
+
+
 ADDRESSES = [
     (ClientAddress(), "203.0.113.9", "192.0.2.7"),
     (ClientAddress(1), "203.0.113.9", "203.0.113.9"),
