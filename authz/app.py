@@ -10,7 +10,14 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry
 
-from authz.assembly import authorities_of, client_address_of, policy_source, rules_of, style_of
+from authz.assembly import (
+    authorities_of,
+    client_address_of,
+    policy_source,
+    proxy_authorities_of,
+    rules_of,
+    style_of,
+)
 from authz.core.decide import Deny, Verdict
 from authz.edge import chance, clock
 from authz.edge.audit import AuditLog, record
@@ -40,6 +47,7 @@ class Authz:
         self._client_address = client_address_of(settings)
         self._source = policy_source(settings)
         self._authorities = authorities_of(settings, folder)
+        self._proxy_authorities = proxy_authorities_of(settings)
         replicas = settings.quota.replicas
         store = open_store(
             settings.store.url,
@@ -144,6 +152,8 @@ class Authz:
                 tasks.create_task(self.keys.run())
                 tasks.create_task(self._source.run(self._publish))
                 tasks.create_task(self._authorities.run(self.service.trust))
+                if self._proxy_authorities is not None:
+                    tasks.create_task(self._proxy_authorities.run(self.service.trust_proxies))
                 tasks.create_task(self._lose_patience())
         finally:
             await self.keys.close()
@@ -164,6 +174,8 @@ class Authz:
         yield "gauge", "clientpolicy_policy_generation", "Times that policies changed.", {}, generation
         yield from self._source.numbers()
         yield from self._authorities.numbers()
+        if self._proxy_authorities is not None:
+            yield from self._proxy_authorities.numbers()
         for name, cache in (("certificate", service.certificates), ("token", service.tokens)):
             yield "counter", "clientpolicy_cache_hits", "Cache hits.", {"cache": name}, cache.hits
             yield "counter", "clientpolicy_cache_misses", "Cache misses.", {"cache": name}, cache.misses

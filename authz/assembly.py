@@ -10,8 +10,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from authz.core import jwks
+from authz.core.certificate import fingerprint_of
+from authz.core.hops import Proxies, is_authority
 from authz.core.public import PublicRoutes
-from authz.edge.authorities import Authorities, read_authorities
+from authz.edge.authorities import CLIENT_CA, PROXY_CA, Authorities, Certificates, read_authorities
 from authz.edge.overrides import Misconfigured
 from authz.edge.policies import FilePolicies
 from authz.edge.settings import Settings, Tls
@@ -32,7 +34,8 @@ def rules_of(settings: Settings, folder: Path) -> Rules:
         Misconfigured: with every file that cannot be used.
     """
     mistakes: list[str] = []
-    authorities = _authorities(settings, folder, mistakes)
+    authorities = _client_authorities(settings, folder, mistakes)
+    proxy_authorities = _proxy_authorities(settings, authorities, mistakes)
     _check_tls(settings.listen.tls, mistakes)
     if settings.policies.path is not None:
         _check_policies(settings.policies.path, mistakes)
@@ -44,7 +47,12 @@ def rules_of(settings: Settings, folder: Path) -> Rules:
     identity = settings.identity
     return Rules(
         trusted_hops=identity.trusted_hops,
-        trusted_proxies=frozenset(identity.trusted_proxies),
+        proxies=Proxies(
+            uris=frozenset(identity.trusted_proxies),
+            fingerprints=frozenset(identity.proxy_fingerprints),
+            are_verified=identity.proxies_verified,
+            authorities=proxy_authorities,
+        ),
         authorities=authorities,
         fhir=settings.fhir.facts(),
         public=_public(settings.public),
@@ -65,7 +73,13 @@ def policy_source(settings: Settings) -> PolicySource:
 def authorities_of(settings: Settings, folder: Path) -> Authorities:
     """Return the CAs of issued certificates, to be kept fresh; `folder` is the configuration file's."""
     path = settings.identity.client_ca
-    return Authorities(path or folder / DEFAULT_CLIENT_CA, is_required=path is not None)
+    return Authorities(path or folder / DEFAULT_CLIENT_CA, CLIENT_CA, is_required=path is not None)
+
+
+def proxy_authorities_of(settings: Settings) -> Authorities | None:
+    """Return the CAs of the proxies, to be kept fresh; None where they are proven by something else."""
+    path = settings.identity.proxy_ca
+    return Authorities(path, PROXY_CA, is_required=True) if path is not None else None
 
 
 def style_of(settings: Settings) -> Style:
@@ -95,18 +109,42 @@ def _public(routes: tuple[str, ...]) -> PublicRoutes:
     )
 
 
-def _authorities(settings: Settings, folder: Path, mistakes: list[str]) -> tuple[x509.Certificate, ...]:
+def _client_authorities(settings: Settings, folder: Path, mistakes: list[str]) -> Certificates:
     path = settings.identity.client_ca
     if path is None:
         path = folder / DEFAULT_CLIENT_CA
         if not path.exists():
             return ()
+    return _certificates("identity.clientCa", path, mistakes)
+
+
+def _proxy_authorities(settings: Settings, of_clients: Certificates, mistakes: list[str]) -> Certificates:
+    path = settings.identity.proxy_ca
+    if path is None:
+        return ()
+    found = _certificates("identity.proxyCa", path, mistakes)
+    others = [fingerprint_of(one) for one in found if not is_authority(one)]
+    if others:
+        mistakes.append(
+            f"identity.proxyCa: {path}: not the certificate of a CA: SHA-256 {', '.join(others)}; a proxy's own is "
+            "listed in identity.proxyFingerprints"
+        )
+    if settings.policies.source == "kubernetes" and not set(found).isdisjoint(of_clients):
+        # The operator signs the URIs that a policy asks for, so its author could name a proxy's.
+        mistakes.append(
+            f"identity.proxyCa: {path}: holds a CA of identity.clientCa, too: whoever may write a ClientPolicy could "
+            "be taken for a proxy; give the proxies a CA of their own, or list identity.proxyFingerprints"
+        )
+    return found
+
+
+def _certificates(key: str, path: Path, mistakes: list[str]) -> Certificates:
     found: list[x509.Certificate] = []
 
     def read(data: bytes) -> None:
         found.extend(read_authorities(data))
 
-    _try("identity.clientCa", path, read, mistakes, "expected PEM certificates")
+    _try(key, path, read, mistakes, "expected PEM certificates")
     return tuple(found)
 
 

@@ -123,14 +123,15 @@ class Target(NamedTuple):
     parameters: Parameters | None = None  # of the query, below the FHIR base
 
 
+Windows = tuple[tuple[int, int], ...]  # times, each from and to an instant, both inclusive
+
+
 class CertificateFacts(NamedTuple):
     """What a whole certificate says; instants in µs since the epoch, both inclusive."""
 
-    fingerprint: str
     not_before_us: int
     not_after_us: int
-    issuer_windows: tuple[tuple[int, int], ...]  # validity of each CA of `identity.clientCa` that signed it
-    uris: tuple[str, ...] = ()  # its URI SANs
+    issuer_windows: Windows  # validity of each CA of `identity.clientCa` that signed it
 
 
 class Presented(NamedTuple):
@@ -138,6 +139,7 @@ class Presented(NamedTuple):
 
     fingerprint: str  # SHA-256 of the DER, lower-case hex
     facts: CertificateFacts | None
+    proofs: tuple[Windows, ...] = ()  # when each proxy behind the client is one, by its certificate and its CA's
 
 
 class Standing(Enum):

@@ -13,8 +13,9 @@ from typing import Final, Protocol
 
 from cryptography import x509
 
-from authz.core import address, bearer, certificate, grant
+from authz.core import address, bearer, certificate, grant, hops
 from authz.core.decide import Deny, Public, Verdict, conclude
+from authz.core.hops import Proxies
 from authz.core.plain import carries_token, require_plain
 from authz.core.public import PublicRoutes
 from authz.core.quota import Exceeded, Unknown, Within
@@ -44,7 +45,7 @@ class Rules:
     """What the configuration fixes for every decision."""
 
     trusted_hops: int
-    trusted_proxies: frozenset[str]
+    proxies: Proxies  # at the start; `Service.trust_proxies` replaces their CAs
     authorities: tuple[x509.Certificate, ...]  # at the start; `Service.trust` replaces them
     fhir: Fhir
     public: PublicRoutes
@@ -73,6 +74,7 @@ class Service:
     def __init__(self, rules: Rules, limiter: Limiter, want_keys: Callable[[str], None]) -> None:
         self._rules = rules
         self._authorities = rules.authorities
+        self._proxies = rules.proxies
         self._limiter = limiter
         self._want_keys = want_keys
         self.certificates: Bounded[bytes, Presented] = Bounded(CERTIFICATES_MAX)
@@ -86,12 +88,17 @@ class Service:
         self._authorities = authorities
         self.certificates.clear()
 
+    def trust_proxies(self, authorities: tuple[x509.Certificate, ...]) -> None:
+        """Prove proxies by these CAs from now on; who was proven by others is forgotten."""
+        self._proxies = self._proxies._replace(authorities=authorities)
+        self.certificates.clear()
+
     async def judge(self, request: Request, facts: Facts, now_us: int) -> Verdict:
         """Return the verdict on one request (design: a decision, in order)."""
         try:
             target = grant.read_target(request.target, self._rules.fhir)  # 1. one reading only
             require_plain(request, target.query)
-            presented = self._presented(request)
+            presented = self._presented(request, now_us)
             rule = self._rules.public.match(request.method, target.path)
             if rule is not None:  # 2. needs no token
                 return await self._public(rule, presented, request, facts, now_us)
@@ -116,7 +123,7 @@ class Service:
             right = refused
         return await self._spend(right, client, claims, now_us)  # 7. how often
 
-    def _presented(self, request: Request) -> Presented | Refused | None:
+    def _presented(self, request: Request, now_us: int) -> Presented | Refused | None:
         """Return the client certificate, None without one, or why it counts for nothing.
 
         Raises:
@@ -126,15 +133,17 @@ class Service:
         if header is None and peer is None:
             return None
         digest = hashlib.sha256(f"{header is None}\0{header}\0{peer}".encode()).digest()
-        known = self.certificates.get(digest)
-        if known is not None:
-            return known
+        presented = self.certificates.get(digest)
         try:
-            presented = certificate.present(
+            if presented is not None:
+                hops.require_proven(presented.proofs, now_us)
+                return presented
+            presented = hops.present(
                 header,
                 peer,
+                now_us,
                 trusted_hops=self._rules.trusted_hops,
-                trusted_proxies=self._rules.trusted_proxies,
+                proxies=self._proxies,
                 authorities=self._authorities,
             )
         except Refused as refused:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -71,7 +71,7 @@ class Certificate:
         return urlsafe_b64encode(bytes.fromhex(self.fingerprint)).rstrip(b"=").decode()
 
 
-def certificate(
+def certificate(  # noqa: PLR0913 as many parts as a certificate has
     name: str = CLIENT_ID,
     *,
     uris: tuple[str, ...] = (),
@@ -79,8 +79,10 @@ def certificate(
     start: datetime = NOW - timedelta(days=1),
     end: datetime = NOW + timedelta(days=30),
     issuer: Certificate | None = None,
-    is_ca: bool = False,
+    is_ca: bool | None = False,
+    more: Iterable[x509.ExtensionType] = (),
 ) -> Certificate:
+    """Return a certificate; `is_ca` None leaves the basic constraints out."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     builder = (
@@ -91,8 +93,11 @@ def certificate(
         .serial_number(x509.random_serial_number())
         .not_valid_before(start)
         .not_valid_after(end)
-        .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
     )
+    if is_ca is not None:
+        builder = builder.add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
+    for extension in more:
+        builder = builder.add_extension(extension, critical=False)
     names = [*map(x509.UniformResourceIdentifier, uris), *map(x509.DNSName, dns)]
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)

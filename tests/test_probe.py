@@ -70,10 +70,23 @@ def test_all_is_refused_that_should_be(site: Site, capsys: pytest.CaptureFixture
     assert "16 of 16 as they should be" in capsys.readouterr().out
 
 
-def test_through_two_proxies(site: Site) -> None:
-    identity = {"trustedHops": 2, "trustedProxies": [HOP]}
+@pytest.mark.parametrize(
+    ("proof", "more", "asked"),
+    [
+        ({"proxiesVerified": True}, (), 16),
+        ({"proxyFingerprints": ["ef" * 32]}, (f"--proxy-proof={'ef' * 32}",), 16),
+        ({"proxyCa": "proxies.pem"}, ("--proxy-proof=ca",), 11),  # as a client only a proxy can ask
+    ],
+    ids=["verified", "fingerprint", "CA"],
+)
+def test_through_two_proxies(
+    site: Site, capsys: pytest.CaptureFixture[str], proof: dict[str, Any], more: tuple[str, ...], asked: int
+) -> None:
+    (site.folder / "proxies.pem").write_text(certificate("proxies", is_ca=True).pem)
+    identity = {"trustedHops": 2, "trustedProxies": [HOP], **proof}
     with serving(site, ["system/StructureDefinition.rs"], identity=identity) as target:
-        assert tried(site, target, "--hops=2", f"--proxy={HOP}") == 0
+        assert tried(site, target, "--hops=2", f"--proxy={HOP}", *more) == 0
+    assert f"{asked} of {asked} as they should be" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

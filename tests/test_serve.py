@@ -307,6 +307,40 @@ def test_random_bytes_are_no_message() -> None:
         CheckRequest.FromString(b"\xff")
 
 
+async def test_rotated_ca_of_proxies_is_taken_over_without_a_restart(site: Site) -> None:
+    edge = "spiffe://example.org/edge"
+    old, new = (certificate(name, is_ca=True) for name in ("old", "new"))
+    begin, end = datetime.now(UTC) - timedelta(days=1), datetime.now(UTC) + timedelta(days=1)
+    proxies = [certificate("edge", issuer=one, uris=(edge,), start=begin, end=end) for one in (old, new)]
+    messages = [
+        check_request(bearer=fresh_token(), forwarded=f'{xfcc(CERTIFICATE)},Cert="{one.encoded}";URI={edge}')
+        for one in proxies
+    ]
+    file = site.folder / "proxies.pem"
+    file.write_text(old.pem)
+    service = Service(site, identity={"trustedHops": 2, "trustedProxies": [edge], "proxyCa": "proxies.pem"})
+
+    async def become(*expected: str) -> None:
+        async with asyncio.timeout(20):
+            while [await service.reason(message) for message in messages] != list(expected):
+                await asyncio.sleep(0.05)
+
+    try:
+        await service.ready()
+        await become("allowed", "proxy_untrusted")
+        file.write_text(old.pem + new.pem)
+        await become("allowed", "allowed")
+        file.write_text("no certificate")
+        async with asyncio.timeout(20):
+            while "clientpolicy_proxy_ca_errors_total 0.0" in (await service.get("/metrics"))[1]:
+                await asyncio.sleep(0.05)
+        await become("allowed", "allowed")
+        file.write_text(new.pem)
+        await become("proxy_untrusted", "allowed")
+    finally:
+        await service.stop()
+
+
 async def test_store_that_is_away_decides_by_the_policy_and_is_used_when_it_comes(
     site: Site, own_redis: RedisServer
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import partner
@@ -13,6 +14,7 @@ from partner import NOW_US, check_request, policy_document, token, xfcc
 
 from authz.core.certificate import epoch_us
 from authz.core.decide import Allow, Deny, Public, Shadowed, Verdict
+from authz.core.hops import Proxies
 from authz.core.jwks import read_keys
 from authz.core.public import PublicRoutes
 from authz.core.quota import Exceeded, Unknown, Within
@@ -20,8 +22,8 @@ from authz.core.reasons import ANSWERS, Answer
 from authz.core.roster import Entry, enlist, enlist_invalid, index
 from authz.edge.store.limiter import Limiter
 from authz.edge.store.memory import MemoryStore
-from authz.model import Compartment, Fhir, Issuer, KeySet, Reason, Refused, Trusted
-from authz.policy import ClientPolicy, parse
+from authz.model import Client, Compartment, Credential, Fhir, Issuer, KeySet, Policies, Reason, Refused, Trusted
+from authz.policy import ClientPolicy, Source, parse
 from authz.policy.limits import Limit, rate_limit
 from authz.service import Facts, Rules, Service
 from authz.wire.pb.envoy.service.auth.v3.external_auth_pb2 import CheckRequest
@@ -42,7 +44,7 @@ ISSUER = Issuer(
 )
 RULES = Rules(
     trusted_hops=1,
-    trusted_proxies=frozenset(),
+    proxies=Proxies(),
     authorities=(),
     fhir=Fhir("/fhir", Compartment.DENY),
     public=PublicRoutes(exact=frozenset({("GET", "/health")}), below=(("GET", "/docs/"),)),
@@ -96,8 +98,8 @@ def _entry(document: dict[str, Any]) -> Entry:
     return entry
 
 
-def trusted(keys: bytes) -> dict[str, Trusted]:
-    return {partner.ISSUER: Trusted(ISSUER, read_keys(keys, NOW_US + 86_400 * SECOND)[0])}
+def trusted(keys: bytes, days: int = 1) -> dict[str, Trusted]:
+    return {partner.ISSUER: Trusted(ISSUER, read_keys(keys, NOW_US + days * 86_400 * SECOND)[0])}
 
 
 CLIENT_KEY, ADDRESS_KEY = f"client:{partner.CLIENT_ID}", "address:192.0.2.7"
@@ -472,6 +474,68 @@ async def test_remembered_certificate_is_judged_anew() -> None:
     assert await bench.reason(bearer=token()) is Reason.CLIENT_SUSPENDED
     assert bench.service.certificates.hits == 1
     assert await bench.reason(bearer=token(), forwarded=f"{xfcc()};Hash=x") is Reason.REQUEST_MALFORMED
+
+
+EDGE = "spiffe://example.org/edge"
+ISSUED_CA, NEXT_CA = (partner.certificate(name, is_ca=True) for name in ("clients", "next clients"))
+ISSUED = partner.certificate("issued", issuer=ISSUED_CA)
+
+
+def issued() -> Policies:
+    """Return a policy whose certificate must chain to `identity.clientCa`."""
+    client = Client(id=partner.CLIENT_ID, policy="p/c", source=Source.ISSUED)
+    return Policies(by_fingerprint={ISSUED.fingerprint: Credential(client)}, by_token={})
+
+
+async def test_what_a_client_ca_vouched_for_falls_with_it() -> None:
+    bench = Bench(rules=replace(RULES, authorities=(ISSUED_CA.parsed,)))
+    bench.facts = replace(bench.facts, policies=issued())
+    asked: dict[str, Any] = {"forwarded": xfcc(ISSUED), "bearer": token(scope="patient/Patient.read")}
+    assert await bench.reason(**asked) is Reason.SCOPE_MISSING  # past its certificate
+    bench.service.trust((NEXT_CA.parsed,))
+    assert await bench.reason(**asked) is Reason.CERTIFICATE_UNKNOWN
+    bench.service.trust((NEXT_CA.parsed, ISSUED_CA.parsed))
+    assert await bench.reason(**asked) is Reason.SCOPE_MISSING
+
+
+def behind(proxy: partner.Certificate) -> dict[str, Any]:
+    edge = f'Hash={proxy.fingerprint};Cert="{proxy.encoded}";URI={EDGE}'
+    return {"forwarded": f"{xfcc()},{edge}", "bearer": token(exp=NOW_US // SECOND + 90 * 86_400)}
+
+
+def two_hops(*authorities: partner.Certificate) -> Bench:
+    proxies = Proxies(uris=frozenset({EDGE}), authorities=tuple(one.parsed for one in authorities))
+    keys = trusted(partner.jwks(), days=90)
+    bench = Bench(rules=replace(RULES, trusted_hops=2, proxies=proxies))
+    bench.facts = replace(bench.facts, trusted=keys)
+    return bench
+
+
+async def test_proxy_falls_with_its_ca() -> None:
+    asked = behind(partner.certificate("edge", issuer=ISSUED_CA, uris=(EDGE,)))
+    bench = two_hops(ISSUED_CA)
+    assert isinstance(await bench.judge(**asked), Allow)
+    bench.service.trust_proxies((NEXT_CA.parsed,))
+    assert await bench.reason(**asked) is Reason.PROXY_UNTRUSTED
+    bench.service.trust_proxies((NEXT_CA.parsed, ISSUED_CA.parsed))
+    assert isinstance(await bench.judge(**asked), Allow)
+
+
+async def test_remembered_proxy_is_one_no_longer_than_its_certificate() -> None:
+    edge = partner.certificate("edge", issuer=ISSUED_CA, uris=(EDGE,), end=partner.NOW + timedelta(days=2))
+    bench, asked = two_hops(ISSUED_CA), behind(edge)
+    end_us = epoch_us(edge.parsed.not_valid_after_utc)
+    assert isinstance(await bench.judge(**asked), Allow)
+    assert isinstance(await bench.judge(**asked, now_us=end_us), Allow)
+    assert bench.service.certificates.hits == 1
+    assert await bench.reason(**asked, now_us=end_us + 1) is Reason.PROXY_UNTRUSTED
+
+
+async def test_untrusted_proxy_opens_a_public_route_as_nobody() -> None:
+    asked = behind(partner.certificate("edge", uris=(EDGE,)))
+    verdict = await two_hops(ISSUED_CA).judge("/health", **asked)
+    assert isinstance(verdict, Allow)
+    assert verdict.client is None
 
 
 async def test_absent_header_is_not_a_header_that_says_none() -> None:

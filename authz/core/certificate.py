@@ -7,7 +7,7 @@ claim. The fingerprint is necessary always; where the whole certificate came, it
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -16,81 +16,25 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from authz.core import forwarded
 from authz.model import CertificateFacts, Client, Credential, Policies, Presented, Reason, Refused, Standing
 from authz.policy import Source
 
 PEM_MAX_CHARACTERS: Final = 65_536
-_HASH: Final = re.compile(r"[0-9A-Fa-f]{64}")
+FINGERPRINT: Final = re.compile(r"[0-9A-Fa-f]{64}")
+UNREADABLE: Final = (  # what the library raises of a certificate that it cannot read
+    ValueError,
+    TypeError,
+    OverflowError,
+    UnsupportedAlgorithm,
+    x509.UnsupportedGeneralNameType,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+)
 _ENCODING_AT_FAULT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
-def present(
-    header: str | None,
-    peer: str | None,
-    *,
-    trusted_hops: int,
-    trusted_proxies: frozenset[str],
-    authorities: tuple[x509.Certificate, ...],
-) -> Presented | None:
-    """Return the client's certificate, None if none was presented.
-
-    `header` is x-forwarded-client-cert, `peer` the URL-encoded PEM of source.certificate.
-
-    Raises:
-        Refused: REQUEST_MALFORMED (grammar, number of elements), PROXY_UNTRUSTED, CERTIFICATE_MALFORMED.
-    """
-    immediate = read(peer, authorities) if peer else None
-    if header is None:
-        return Presented(immediate.fingerprint, immediate) if immediate is not None and trusted_hops == 1 else None
-    elements = forwarded.parse(header)
-    if len(elements) != trusted_hops:
-        # A SAN may forge an element, and so may a caller where a proxy appends: never pick one, refuse.
-        raise Refused(
-            Reason.REQUEST_MALFORMED, f"x-forwarded-client-cert holds {len(elements)} elements, not {trusted_hops}"
-        )
-    certificates = [_of_element(element, authorities) for element in elements]
-    if immediate is not None:
-        _agree(immediate, certificates[-1])
-        certificates[-1] = Presented(immediate.fingerprint, immediate)
-    for element, proxy in zip(elements[1:], certificates[1:], strict=True):
-        _require_trusted(element, proxy, trusted_proxies)
-    return certificates[0]
-
-
-def _of_element(element: forwarded.Element, authorities: tuple[x509.Certificate, ...]) -> Presented | None:
-    facts = read(element.cert, authorities) if element.cert is not None else None
-    if element.hash is None:
-        return Presented(facts.fingerprint, facts) if facts is not None else None
-    if not _HASH.fullmatch(element.hash):
-        raise Refused(Reason.CERTIFICATE_MALFORMED, "Hash is not 64 hexadecimal digits")
-    fingerprint = element.hash.lower()
-    if facts is not None and facts.fingerprint != fingerprint:
-        raise Refused(Reason.CERTIFICATE_MALFORMED, "Hash is not the certificate's")
-    return Presented(fingerprint, facts)
-
-
-def _require_trusted(element: forwarded.Element, proxy: Presented | None, trusted_proxies: frozenset[str]) -> None:
-    """Refuse an element that is not a trusted proxy's.
-
-    A whole certificate tells its URIs itself. Otherwise they come from the header, where Envoy writes SANs bare: a SAN
-    that holds `;URI=` would add one, so there must be exactly one, and where Envoy puts it.
-    """
-    if proxy is not None and proxy.facts is not None:
-        trusted = not trusted_proxies.isdisjoint(proxy.facts.uris)
-    else:
-        trusted = len(element.uris) == 1 and element.is_in_order and element.uris[0] in trusted_proxies
-    if not trusted:
-        raise Refused(Reason.PROXY_UNTRUSTED, "an element after the client's carries no URI of identity.trustedProxies")
-
-
-def _agree(immediate: CertificateFacts, rightmost: Presented | None) -> None:
-    if rightmost is None or rightmost.fingerprint != immediate.fingerprint:
-        raise Refused(Reason.CERTIFICATE_MALFORMED, "source.certificate is not the one that the newest element names")
-
-
-def read(encoded: str, authorities: tuple[x509.Certificate, ...]) -> CertificateFacts:
-    """Return the facts of one URL-encoded PEM certificate.
+def load(encoded: str) -> x509.Certificate:
+    """Return one certificate from URL-encoded PEM.
 
     Raises:
         Refused: CERTIFICATE_MALFORMED.
@@ -101,43 +45,51 @@ def read(encoded: str, authorities: tuple[x509.Certificate, ...]) -> Certificate
     if pem.count(b"-----BEGIN") != 1:
         raise Refused(Reason.CERTIFICATE_MALFORMED, "expected exactly one PEM block")
     try:
-        certificate = x509.load_pem_x509_certificate(pem)
-        return CertificateFacts(
-            fingerprint=certificate.fingerprint(SHA256()).hex(),
-            not_before_us=epoch_us(certificate.not_valid_before_utc),
-            not_after_us=epoch_us(certificate.not_valid_after_utc),
-            issuer_windows=tuple(_issuer_windows(certificate, authorities)),
-            uris=_uris(certificate),
-        )
-    except (
-        ValueError,
-        TypeError,
-        OverflowError,
-        UnsupportedAlgorithm,
-        x509.UnsupportedGeneralNameType,
-        x509.DuplicateExtension,
-        x509.InvalidVersion,
-    ):
-        raise Refused(Reason.CERTIFICATE_MALFORMED, "not a readable X.509 certificate") from None
+        return x509.load_pem_x509_certificate(pem)
+    except UNREADABLE:
+        raise _unreadable() from None
 
 
-def _uris(certificate: x509.Certificate) -> tuple[str, ...]:
+def facts_of(certificate: x509.Certificate, authorities: tuple[x509.Certificate, ...]) -> CertificateFacts:
+    """Return what a decision reads of a whole certificate, and nothing that grows with it: it is kept.
+
+    Raises:
+        Refused: CERTIFICATE_MALFORMED.
+    """
+    start_us, end_us = validity(certificate)
+    return CertificateFacts(start_us, end_us, tuple(issuer_windows(certificate, authorities)))
+
+
+def fingerprint_of(certificate: x509.Certificate) -> str:
+    return certificate.fingerprint(SHA256()).hex()
+
+
+def validity(certificate: x509.Certificate) -> tuple[int, int]:
+    """Return notBefore and notAfter in µs since the epoch, both inclusive.
+
+    Raises:
+        Refused: CERTIFICATE_MALFORMED.
+    """
     try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return ()
-    return tuple(names.get_values_for_type(x509.UniformResourceIdentifier))
+        return epoch_us(certificate.not_valid_before_utc), epoch_us(certificate.not_valid_after_utc)
+    except UNREADABLE:
+        raise _unreadable() from None
 
 
-def _issuer_windows(
+def issuer_windows(
     certificate: x509.Certificate, authorities: tuple[x509.Certificate, ...]
-) -> Iterable[tuple[int, int]]:
+) -> Iterator[tuple[int, int]]:
+    """Yield the validity of each CA that issued a certificate itself: intermediates stand in the file beside roots."""
     for authority in authorities:
         try:
             certificate.verify_directly_issued_by(authority)
         except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
             continue
-        yield epoch_us(authority.not_valid_before_utc), epoch_us(authority.not_valid_after_utc)
+        yield validity(authority)
+
+
+def _unreadable() -> Refused:
+    return Refused(Reason.CERTIFICATE_MALFORMED, "not a readable X.509 certificate")
 
 
 def epoch_us(instant: datetime) -> int:

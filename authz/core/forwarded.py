@@ -5,6 +5,10 @@ backslash there escapes the next character (subjects come escaped by RFC 2253, t
 Envoy writes By, URI and DNS bare and unescaped, so a certificate's SAN that holds `,` or `;` can
 forge a pair or an element: what matters is the *number* of elements, which the caller of this module demands.
 
+Where a proxy appends, a caller may also leave a quote open, for a SAN to close it: what the proxy wrote would be text
+inside of the caller's element. All of it, from its `Hash` to its SANs, is held together by `;`, and no value that Envoy
+quotes has one: RFC 2253 escapes it in a subject, and URL-encoded PEM has none.
+
 Source: Envoy, docs/root/configuration/http/http_conn_man/headers.rst (x-forwarded-client-cert).
 """
 
@@ -19,7 +23,7 @@ HEADER_MAX_CHARACTERS: Final = 65_536  # Envoy's default limit for all headers t
 ELEMENTS_MAX: Final = 16
 REPEATED_MAX: Final = 64  # SANs of one certificate
 
-_PAIR: Final = re.compile(r'([A-Za-z]+)=(?:"((?:[^"\\]|\\.)*)"|([^",;\\]*))(?=([,;])|\Z)')
+_PAIR: Final = re.compile(r'([A-Za-z]+)=(?:"((?:[^"\\;]|\\.)*)"|([^",;\\]*))(?=([,;])|\Z)')
 _ESCAPED: Final = re.compile(r"\\(.)")
 _ONCE: Final = frozenset({"hash", "cert", "chain", "subject", "issuer"})
 _REPEATED: Final = frozenset({"by", "uri", "dns"})
@@ -32,7 +36,7 @@ class Element(NamedTuple):
     hash: str | None
     cert: str | None  # URL-encoded PEM
     uris: tuple[str, ...]
-    is_in_order: bool = True  # no URI after a DNS: so Envoy writes them, and a forged SAN may not
+    ends_with_uri: bool = False  # nothing follows the last URI, which a SAN could have written
 
 
 def parse(header: str) -> tuple[Element, ...]:
@@ -58,7 +62,6 @@ def _element(header: str, position: int) -> tuple[Element, int, bool]:
     once: dict[str, str] = {}
     uris: list[str] = []
     repeated = 0
-    is_in_order, seen_dns = True, False
     while True:
         match = _PAIR.match(header, position)
         if match is None:
@@ -75,13 +78,11 @@ def _element(header: str, position: int) -> tuple[Element, int, bool]:
                 raise _malformed(f"more than {REPEATED_MAX} of By, URI and DNS in one element")
             if key == "uri":
                 uris.append(value)
-                is_in_order = is_in_order and not seen_dns
-            seen_dns = seen_dns or key == "dns"
         else:
             raise _malformed("a key that Envoy does not write")
         position = match.end() + 1
         if match[4] != ";":
-            element = Element(once.get("hash"), once.get("cert"), tuple(uris), is_in_order)
+            element = Element(once.get("hash"), once.get("cert"), tuple(uris), ends_with_uri=key == "uri")
             return element, position, match[4] is None
 
 

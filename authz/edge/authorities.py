@@ -1,7 +1,7 @@
-"""The CAs of issued certificates (`identity.clientCa`): looked at again and again, because CAs are rotated.
+"""The CAs of issued certificates and of proxies, a file each: looked at again and again, because CAs are rotated.
 
-A file that cannot be used changes nothing: what was read last holds. Where none was ever read there is no CA, and no
-issued certificate passes.
+A file that cannot be used changes nothing: what was read last holds. Where none was ever read there is no CA, and
+nothing passes that it would have to vouch for.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from cryptography import x509
 
@@ -22,6 +22,18 @@ logger = logging.getLogger(__name__)
 LOOK_S: Final = 1.0  # a rotation publishes the new CA long before it signs with it
 FILE_MAX_BYTES: Final = 2**20  # what a ConfigMap may hold
 Certificates = tuple[x509.Certificate, ...]
+
+
+class Use(NamedTuple):
+    """What a file of CAs is for."""
+
+    key: str  # of the configuration
+    metrics: str  # how their names begin
+    told: str
+
+
+CLIENT_CA: Final = Use("identity.clientCa", "clientpolicy_client_ca", "CAs of issued certificates.")
+PROXY_CA: Final = Use("identity.proxyCa", "clientpolicy_proxy_ca", "CAs of proxies' certificates.")
 
 
 def read_authorities(data: bytes) -> Certificates:
@@ -41,8 +53,9 @@ def read_authorities(data: bytes) -> Certificates:
 class Authorities:
     """One file; it may be missing at first where nobody asked for it by name."""
 
-    def __init__(self, path: Path, *, is_required: bool) -> None:
+    def __init__(self, path: Path, use: Use, *, is_required: bool) -> None:
         self._path = path
+        self._use = use
         self._is_required = is_required
         self._seen: bytes | None = None
         self._trouble = ""
@@ -77,18 +90,21 @@ class Authorities:
     def _tell(self, trouble: str) -> None:
         self.errors += 1
         if trouble != self._trouble:
-            logger.warning("identity.clientCa not read; the last good CAs hold", extra={"error": trouble})
+            told = {"key": self._use.key, "error": trouble}
+            logger.warning("CA file not read; the last good CAs hold", extra=told)
         self._trouble = trouble
 
     async def run(self, changed: Callable[[Certificates], None]) -> None:
         """Look for ever; give each new set of CAs to `changed`."""
         while True:
             if await asyncio.to_thread(self.refresh):
-                logger.info("identity.clientCa read", extra={"certificates": len(self.certificates)})
+                told = {"key": self._use.key, "certificates": len(self.certificates)}
+                logger.info("CA file read", extra=told)
                 changed(self.certificates)
             await asyncio.sleep(LOOK_S)
 
     def numbers(self) -> Iterator[Number]:
-        yield "gauge", "clientpolicy_client_ca_certificates", "CAs of issued certificates.", {}, len(self.certificates)
-        yield "gauge", "clientpolicy_client_ca_loaded_timestamp_seconds", "Last change.", {}, self.loaded_at
-        yield "counter", "clientpolicy_client_ca_errors", "Looks that found no usable CA file.", {}, self.errors
+        name = self._use.metrics
+        yield "gauge", f"{name}_certificates", self._use.told, {}, len(self.certificates)
+        yield "gauge", f"{name}_loaded_timestamp_seconds", "Last change.", {}, self.loaded_at
+        yield "counter", f"{name}_errors", "Looks that found no usable CA file.", {}, self.errors

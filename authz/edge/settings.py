@@ -29,10 +29,11 @@ from authz.edge.urls import https_url
 from authz.model import Refused
 from authz.policy.ceilings import Ceiling
 from authz.policy.duration import parse_duration
-from authz.policy.fields import EntryName, each_once
+from authz.policy.fields import EntryName, Fingerprint, each_once
 from authz.policy.limits import Limit, rate_limit
 
 NAMESPACES_MAX: Final = 64  # each has a watch of its own; beyond, one watch of all namespaces costs less
+PROXY_FINGERPRINTS_MAX: Final = 256  # gateways of one platform, old and new certificates of each
 _PUBLIC: Final = re.compile(r"[A-Z]{1,16} /\S*")
 
 
@@ -146,13 +147,29 @@ class AddressSource(SettingsModel):
 class Identity(SettingsModel):
     trusted_hops: Annotated[int, Field(ge=1, le=16)] = 1
     trusted_proxies: tuple[Text, ...] = ()
+    proxy_ca: AbsolutePath | None = None
+    proxy_fingerprints: Annotated[
+        tuple[Fingerprint, ...], Field(max_length=PROXY_FINGERPRINTS_MAX), AfterValidator(each_once)
+    ] = ()
+    proxies_verified: bool = False
     client_ca: AbsolutePath | None = None
     client_address: AddressSource = AddressSource.model_validate({"from": "source"})
 
     @model_validator(mode="after")
     def _proxies_where_hops(self) -> Self:
-        if self.trusted_hops > 1 and not self.trusted_proxies:
-            raise ValueError("trustedHops above 1 needs trustedProxies: the URIs of the proxies' certificates")
+        if self.trusted_hops == 1:
+            return self
+        lacking = []
+        if not self.trusted_proxies:
+            lacking.append("trustedProxies: the URIs of the proxies' certificates")
+        if self.proxy_ca is None and not self.proxy_fingerprints and not self.proxies_verified:
+            lacking.append(
+                "what proves a proxy, for a name alone can be forged: proxyCa (the CA of the proxies' certificates), "
+                "proxyFingerprints (their SHA-256), or proxiesVerified: true if every listener on the way verifies "
+                "its peers' certificates, as a service mesh does"
+            )
+        if lacking:
+            raise ValueError(f"trustedHops above 1 needs {'; and '.join(lacking)}")
         return self
 
 

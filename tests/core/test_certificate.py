@@ -2,172 +2,28 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
-from urllib.parse import quote
 
 import partner
 import pytest
-from cryptography.hazmat.primitives import serialization
 
-from authz.core import certificate
+from authz.core import certificate, hops
 from authz.core.certificate import epoch_us
+from authz.core.hops import Proxies
 from authz.model import Client, Credential, Policies, Presented, Reason, Refused, Standing
 from authz.policy import Source
 
 MINE = partner.partner_certificate()
-OTHER = partner.partner_certificate("other")
 CA = partner.certificate("CA", is_ca=True)
 OTHER_CA = partner.certificate("other CA", is_ca=True)
 ISSUED = partner.certificate("issued", issuer=CA)
-GATEWAY = "spiffe://example.org/gateway"
 
 
-def present(
-    header: str | None, peer: str | None = None, hops: int = 1, proxies: tuple[str, ...] = ()
-) -> Presented | None:
-    return certificate.present(
-        header, peer, trusted_hops=hops, trusted_proxies=frozenset(proxies), authorities=(CA.parsed,)
-    )
-
-
-def reason_of_present(*arguments: Any, **more: Any) -> Reason:
-    with pytest.raises(Refused) as refused:
-        present(*arguments, **more)
-    return refused.value.reason
-
-
-def test_no_certificate_is_none() -> None:
-    assert present(None) is None
-
-
-def test_hash_alone_presents_the_fingerprint() -> None:
-    assert present(f"Hash={MINE.fingerprint.upper()}") == Presented(MINE.fingerprint, None)
-
-
-def test_whole_certificate_presents_its_facts() -> None:
-    presented = present(partner.xfcc())
-    assert presented is not None
-    assert presented.fingerprint == MINE.fingerprint
-    assert presented.facts is not None
-    assert presented.facts.not_after_us == epoch_us(MINE.parsed.not_valid_after_utc)
-    assert presented.facts.issuer_windows == ()
-
-
-def test_source_certificate_identifies_on_one_hop() -> None:
-    presented = present(None, MINE.encoded)
-    assert presented is not None
-    assert presented.fingerprint == MINE.fingerprint
-
-
-def test_source_certificate_is_the_proxys_on_more_hops() -> None:
-    assert present(None, MINE.encoded, hops=2, proxies=(GATEWAY,)) is None
-
-
-def test_facts_of_source_certificate_complete_a_bare_hash() -> None:
-    presented = present(f"Hash={MINE.fingerprint}", MINE.encoded)
-    assert presented is not None
-    assert presented.facts is not None
-
-
-@pytest.mark.parametrize(
-    "header",
-    ['Subject="CN=a";URI=spiffe://x', f'Chain="{MINE.encoded}"', "By=spiffe://gw"],
-    ids=["names", "chain", "by"],
-)
-def test_names_and_chain_present_nothing(header: str) -> None:
-    assert present(header) is None
-
-
-def of_no_version(good: partner.Certificate) -> str:
-    """Return the certificate with another version in it, as Envoy would forward it."""
-    der = good.parsed.public_bytes(serialization.Encoding.DER).replace(
-        b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x05", 1
-    )
-    body = base64.encodebytes(der).decode()
-    return quote(f"-----BEGIN CERTIFICATE-----\n{body}-----END CERTIFICATE-----\n", safe="")
-
-
-MALFORMED = {
-    "Hash of another certificate": partner.xfcc().replace(MINE.fingerprint, OTHER.fingerprint),
-    "Hash too short": "Hash=abcd",
-    "Hash empty": "Hash=",
-    "not PEM": f'Hash={MINE.fingerprint};Cert="hello"',
-    "Cert empty": f'Hash={MINE.fingerprint};Cert=""',
-    "two PEM blocks": f'Hash={MINE.fingerprint};Cert="{MINE.encoded}{OTHER.encoded}"',
-    "bad percent-encoding": f'Hash={MINE.fingerprint};Cert="{MINE.encoded}%2"',
-    "plus for space": f'Hash={MINE.fingerprint};Cert="{MINE.encoded.replace("%20", "+")}"',
-    "not DER": 'Cert="-----BEGIN%20CERTIFICATE-----%0AAAAA%0A-----END%20CERTIFICATE-----%0A"',
-    "huge": f'Cert="{"A" * 65_000}"',
-    "of a version that there is not": f'Cert="{of_no_version(MINE)}"',
-}
-
-
-@pytest.mark.parametrize("header", MALFORMED.values(), ids=MALFORMED.keys())
-def test_unreadable_or_disagreeing_certificate_is_malformed(header: str) -> None:
-    assert reason_of_present(header) is Reason.CERTIFICATE_MALFORMED
-
-
-@pytest.mark.parametrize("header", [partner.xfcc(OTHER), f"Hash={OTHER.fingerprint}", 'Subject="CN=a"'])
-def test_source_certificate_must_agree_with_the_newest_element(header: str) -> None:
-    assert reason_of_present(header, MINE.encoded) is Reason.CERTIFICATE_MALFORMED
-
-
-ELEMENT, GATEWAYS = f"Hash={MINE.fingerprint}", f"Hash={OTHER.fingerprint};URI={GATEWAY}"
-
-
-@pytest.mark.parametrize(
-    ("header", "hops"),
-    [(f"{ELEMENT},{GATEWAYS}", 1), (ELEMENT, 2), (f"{ELEMENT},{ELEMENT},{GATEWAYS}", 2)],
-    ids=["prepended under append", "too few", "prepended before two"],
-)
-def test_number_of_elements_is_exactly_the_trusted_hops(header: str, hops: int) -> None:
-    assert reason_of_present(header, hops=hops, proxies=(GATEWAY,)) is Reason.REQUEST_MALFORMED
-
-
-def test_client_is_the_first_element_behind_trusted_proxies() -> None:
-    assert present(f"{ELEMENT},{GATEWAYS}", hops=2, proxies=(GATEWAY,)) == Presented(MINE.fingerprint, None)
-
-
-def test_source_certificate_is_compared_with_the_proxys_element_on_two_hops() -> None:
-    gateway = partner.certificate("gateway", uris=(GATEWAY,))
-    header = f"{ELEMENT},Hash={gateway.fingerprint};URI={GATEWAY}"
-    presented = present(header, gateway.encoded, hops=2, proxies=(GATEWAY,))
-    assert presented == Presented(MINE.fingerprint, None)
-    assert (
-        reason_of_present(f"{ELEMENT},{GATEWAYS}", MINE.encoded, hops=2, proxies=(GATEWAY,))
-        is Reason.CERTIFICATE_MALFORMED
-    )
-
-
-@pytest.mark.parametrize("uri", ["", ";URI=spiffe://example.org/gateway2", ";DNS=spiffe://example.org/gateway"])
-def test_every_later_element_must_be_a_trusted_proxy(uri: str) -> None:
-    header = f"{ELEMENT},Hash={OTHER.fingerprint}{uri}"
-    assert reason_of_present(header, hops=2, proxies=(GATEWAY,)) is Reason.PROXY_UNTRUSTED
-
-
-FORGED = {
-    "a URI added by a SAN": f"Hash={OTHER.fingerprint};URI=spiffe://evil/x;URI={GATEWAY}",
-    "a URI added by a DNS SAN": f"Hash={OTHER.fingerprint};DNS=a;URI={GATEWAY}",
-    "no URI": f"Hash={OTHER.fingerprint}",
-    "a whole certificate of another": f"{partner.xfcc(OTHER)}".replace("spiffe://example.org/client/x", GATEWAY),
-}
-
-
-@pytest.mark.parametrize("element", FORGED.values(), ids=FORGED.keys())
-def test_a_san_cannot_forge_a_trusted_proxy(element: str) -> None:
-    assert reason_of_present(f"{ELEMENT},{element}", hops=2, proxies=(GATEWAY,)) is Reason.PROXY_UNTRUSTED
-
-
-def test_a_whole_certificate_tells_its_own_uris() -> None:
-    forged = partner.certificate("evil", uris=(f"{GATEWAY};DNS=x",))
-    header = f"{ELEMENT},Hash={forged.fingerprint};URI={GATEWAY};DNS=x"
-    assert reason_of_present(header, forged.encoded, hops=2, proxies=(GATEWAY,)) is Reason.PROXY_UNTRUSTED
-    nameless = partner.certificate("nameless")
-    header = f"{ELEMENT},Hash={nameless.fingerprint};URI={GATEWAY}"
-    assert reason_of_present(header, nameless.encoded, hops=2, proxies=(GATEWAY,)) is Reason.PROXY_UNTRUSTED
+def present(header: str) -> Presented | None:
+    now_us = partner.NOW_US
+    return hops.present(header, None, now_us, trusted_hops=1, proxies=Proxies(), authorities=(CA.parsed,))
 
 
 def client(**changes: Any) -> Client:
@@ -242,9 +98,9 @@ def test_our_own_certificates_must_chain_to_the_client_ca(source: Source) -> Non
 def test_certificate_of_a_namesake_ca_does_not_chain() -> None:
     namesake = partner.certificate("CA", is_ca=True)
     forged = partner.certificate("issued", issuer=namesake)
-    facts = certificate.read(forged.encoded, (CA.parsed, OTHER_CA.parsed))
+    facts = certificate.facts_of(forged.parsed, (CA.parsed, OTHER_CA.parsed))
     assert facts.issuer_windows == ()
-    assert len(certificate.read(ISSUED.encoded, (OTHER_CA.parsed, CA.parsed)).issuer_windows) == 1
+    assert len(certificate.facts_of(ISSUED.parsed, (OTHER_CA.parsed, CA.parsed)).issuer_windows) == 1
 
 
 REFUSED = {

@@ -9,7 +9,7 @@ import pytest
 from partner import certificate
 
 from authz.edge import authorities
-from authz.edge.authorities import FILE_MAX_BYTES, Authorities, Certificates
+from authz.edge.authorities import CLIENT_CA, FILE_MAX_BYTES, PROXY_CA, Authorities, Certificates, Use
 
 OLD, NEW = certificate("old", is_ca=True), certificate("new", is_ca=True)
 
@@ -21,7 +21,7 @@ def names(certificates: Certificates) -> list[str]:
 def test_each_new_set_is_told_once(tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
     file.write_text(OLD.pem)
-    source = Authorities(file, is_required=True)
+    source = Authorities(file, CLIENT_CA, is_required=True)
     assert source.refresh()
     assert not source.refresh()
     file.write_text(OLD.pem + NEW.pem)
@@ -34,7 +34,7 @@ def test_each_new_set_is_told_once(tmp_path: Path) -> None:
 def test_bad_file_keeps_the_last_good_cas(tmp_path: Path, bad: bytes | None, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "ca.pem"
     file.write_text(OLD.pem)
-    source = Authorities(file, is_required=False)
+    source = Authorities(file, CLIENT_CA, is_required=False)
     assert source.refresh()
     if bad is None:
         file.unlink()
@@ -51,7 +51,7 @@ def test_bad_file_keeps_the_last_good_cas(tmp_path: Path, bad: bytes | None, cap
 
 
 def test_folder_in_its_place_keeps_the_last_good_cas(tmp_path: Path) -> None:
-    source = Authorities(tmp_path, is_required=True)
+    source = Authorities(tmp_path, CLIENT_CA, is_required=True)
     assert not source.refresh()
     assert (source.certificates, source.errors) == ((), 1)
 
@@ -61,7 +61,7 @@ def test_file_that_is_not_there_yet_is_a_mistake_only_where_it_was_asked_for(
     tmp_path: Path, *, is_required: bool
 ) -> None:
     file = tmp_path / "ca.pem"
-    source = Authorities(file, is_required=is_required)
+    source = Authorities(file, CLIENT_CA, is_required=is_required)
     assert not source.refresh()
     assert source.certificates == ()
     assert source.errors == is_required
@@ -74,7 +74,9 @@ async def test_running_it_tells_of_a_file_that_appears(tmp_path: Path, monkeypat
     monkeypatch.setattr(authorities, "LOOK_S", 0.01)
     file = tmp_path / "ca.pem"
     told: list[list[str]] = []
-    running = asyncio.create_task(Authorities(file, is_required=False).run(lambda found: told.append(names(found))))
+    running = asyncio.create_task(
+        Authorities(file, CLIENT_CA, is_required=False).run(lambda found: told.append(names(found)))
+    )
     async with asyncio.timeout(20):
         for expected, text in ((["CN=old"], OLD.pem), (["CN=new"], NEW.pem)):
             (tmp_path / "next").write_text(text)
@@ -84,3 +86,15 @@ async def test_running_it_tells_of_a_file_that_appears(tmp_path: Path, monkeypat
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert len(told) == 2
+
+
+@pytest.mark.parametrize(("use", "name"), [(CLIENT_CA, "client"), (PROXY_CA, "proxy")], ids=["clients", "proxies"])
+def test_it_tells_of_its_own_file(tmp_path: Path, caplog: pytest.LogCaptureFixture, use: Use, name: str) -> None:
+    source = Authorities(tmp_path / "ca.pem", use, is_required=True)
+    assert not source.refresh()
+    (tmp_path / "ca.pem").write_text(OLD.pem)
+    assert source.refresh()
+    numbers = {number[1]: number[4] for number in source.numbers()}
+    assert numbers.pop(f"clientpolicy_{name}_ca_loaded_timestamp_seconds") > 0
+    assert numbers == {f"clientpolicy_{name}_ca_certificates": 1, f"clientpolicy_{name}_ca_errors": 1}
+    assert [record.__dict__["key"] for record in caplog.records] == [f"identity.{name}Ca"]

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import yaml
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from partner import Site, certificate
+from partner import Certificate, Site, certificate
 
 from authz.assembly import anonymous_of, client_address_of, rules_of, style_of
+from authz.core.hops import Proxies
 from authz.edge.overrides import Misconfigured
 from authz.edge.settings import Settings, load
 from authz.model import Compartment, Fhir
@@ -99,7 +100,31 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "listen": ({"listen": {"grpc": "9191"}}, "listen.grpc: expected HOST:PORT"),
     "port": ({"listen": {"ops": "127.0.0.1:70000"}}, "listen.ops: expected HOST:PORT"),
-    "hops without proxies": ({"identity": {"trustedHops": 2}}, "identity: trustedHops above 1 needs trustedProxies"),
+    "hops without proxies": (
+        {"identity": {"trustedHops": 2}},
+        "identity: trustedHops above 1 needs trustedProxies: the URIs of the proxies' certificates; and what proves a",
+    ),
+    "proxies known by name alone": (
+        {"identity": {"trustedHops": 2, "trustedProxies": ["urn:a"]}},
+        "identity: trustedHops above 1 needs what proves a proxy, for a name alone can be forged: proxyCa",
+    ),
+    "proxies that are not verified": (
+        {"identity": {"trustedHops": 2, "trustedProxies": ["urn:a"], "proxiesVerified": False}},
+        "identity: trustedHops above 1 needs what proves a proxy",
+    ),
+    "proxies without names": (
+        {"identity": {"trustedHops": 2, "proxiesVerified": True}},
+        "identity: trustedHops above 1 needs trustedProxies: the URIs of the proxies' certificates",
+    ),
+    "fingerprint of a proxy": ({"identity": {"proxyFingerprints": ["ab"]}}, "identity.proxyFingerprints[0]"),
+    "fingerprint of a proxy twice": (
+        {"identity": {"proxyFingerprints": ["ab" * 32, "AB" * 32]}},
+        "identity.proxyFingerprints: given twice",
+    ),
+    "257 proxies": (
+        {"identity": {"proxyFingerprints": [f"{number:064x}" for number in range(257)]}},
+        "identity.proxyFingerprints",
+    ),
     "no hops": ({"identity": {"trustedHops": 0}}, "identity.trustedHops"),
     "address source": ({"identity": {"clientAddress": {"from": "header"}}}, "identity.clientAddress.from"),
     "issuer without audience": ({"issuers": [ISSUER | {"audiences": []}]}, "issuers[0].audiences"),
@@ -222,6 +247,7 @@ def test_environment_overrides_any_key_and_makes_parents(tmp_path: Path) -> None
             "CLIENTPOLICY_FHIR__BASE_PATH": "/r4",
             "CLIENTPOLICY_IDENTITY__TRUSTEDHOPS": "2",
             "CLIENTPOLICY_IDENTITY__TRUSTED_PROXIES": "[spiffe://a, spiffe://b]",
+            "CLIENTPOLICY_IDENTITY__PROXIESVERIFIED": "true",
             "CLIENTPOLICY_ISSUERS__0__LEEWAY_SECONDS": "5",
             "CLIENTPOLICY_ISSUERS__1": "{name: b, issuer: 'https://b', audiences: [x]}",
             "CLIENTPOLICY_UPSTREAM__REMOVE_XFCC": "true",
@@ -259,7 +285,7 @@ def test_files_that_the_settings_name_are_read_and_told_all_at_once(tmp_path: Pa
     settings = read(
         tmp_path,
         policies={"path": "nowhere"},
-        identity={"clientCa": "bad.pem"},
+        identity={"clientCa": "bad.pem", "proxyCa": "none.pem"},
         listen={"tls": {"cert": "bad.pem", "key": "bad.pem", "clientCa": "none.pem"}},
         issuers=[
             ISSUER | {"jwksFile": "none.json"},
@@ -272,6 +298,7 @@ def test_files_that_the_settings_name_are_read_and_told_all_at_once(tmp_path: Pa
     keys = [mistake.split(": ")[0] for mistake in found]
     assert keys == [
         "identity.clientCa",
+        "identity.proxyCa",
         "listen.tls.cert",
         "listen.tls.key",
         "listen.tls.clientCa",
@@ -292,6 +319,38 @@ def test_key_of_another_certificate_is_told(tmp_path: Path) -> None:
     rules_of(read(tmp_path, listen={"tls": {"cert": "one.crt", "key": "one.key"}}), tmp_path)
     with pytest.raises(Misconfigured, match="not the key of the certificate"):
         rules_of(read(tmp_path, listen={"tls": {"cert": "one.crt", "key": "two.key"}}), tmp_path)
+
+
+def test_ca_of_proxies_is_a_ca_and_not_the_clients(tmp_path: Path) -> None:
+    clients, proxies, leaf = (certificate(name, is_ca=name != "leaf") for name in ("clients", "proxies", "leaf"))
+    (tmp_path / "ca.pem").write_text(clients.pem)
+
+    def told(source: dict[str, Any], *in_file: Certificate) -> tuple[str, ...]:
+        (tmp_path / "proxies.pem").write_text("".join(one.pem for one in in_file))
+        proven = {"trustedHops": 2, "trustedProxies": ["urn:a"], "proxyCa": "proxies.pem"}
+        try:
+            rules = rules_of(read(tmp_path, policies=source, identity=proven), tmp_path)
+        except Misconfigured as wrong:
+            return wrong.mistakes
+        assert rules.proxies.authorities == tuple(one.parsed for one in in_file)
+        assert rules.proxies.uris == {"urn:a"}
+        return ()
+
+    files, cluster = {"path": str(tmp_path)}, {"source": "kubernetes"}
+    assert told(files, proxies) == told(cluster, proxies) == ()
+    (mistake,) = told(files, proxies, leaf)
+    assert (
+        f"identity.proxyCa: {tmp_path}/proxies.pem: not the certificate of a CA: SHA-256 {leaf.fingerprint}" in mistake
+    )
+    (mistake,) = told(cluster, proxies, clients)  # there policies choose the URIs that it signs
+    assert "holds a CA of identity.clientCa, too" in mistake
+    assert told(files, proxies, clients) == ()
+
+
+def test_proxies_are_read_by_name_fingerprint_or_word(tmp_path: Path) -> None:
+    proven = {"trustedHops": 3, "trustedProxies": ["urn:a"], "proxyFingerprints": ["AB" * 32], "proxiesVerified": True}
+    rules = rules_of(read(tmp_path, policies={"path": str(tmp_path)}, identity=proven), tmp_path)
+    assert rules.proxies == Proxies(frozenset({"urn:a"}), frozenset({"ab" * 32}), are_verified=True)
 
 
 def test_rules_and_style_are_what_the_settings_say(site: Site) -> None:

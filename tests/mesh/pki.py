@@ -20,12 +20,12 @@ class Authority:
 
     def __init__(self, name: str, folder: Path) -> None:
         self._folder = folder
-        self._key = ec.generate_private_key(ec.SECP256R1())
+        self.key = ec.generate_private_key(ec.SECP256R1())
         self._name = _subject(name)
         self.file = folder / f"{name}.pem"
         ca = x509.BasicConstraints(ca=True, path_length=0)
-        made = self._builder(self._name, self._key).add_extension(ca, critical=True)
-        self.file.write_bytes(made.sign(self._key, hashes.SHA256()).public_bytes(PEM))
+        made = self._builder(self._name, self.key).add_extension(ca, critical=True)
+        self.file.write_bytes(made.sign(self.key, hashes.SHA256()).public_bytes(PEM))
 
     def issue(self, file: str, *names: x509.GeneralName, common_name: str = "") -> Credential:
         """Return a certificate; a workload's has no subject, and istiod makes its names critical for that."""
@@ -33,7 +33,7 @@ class Authority:
         builder = self._builder(_subject(common_name), key)
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=not common_name)
         made = Credential(
-            certificate=builder.sign(self._key, hashes.SHA256()),
+            certificate=builder.sign(self.key, hashes.SHA256()),
             certificate_file=self._folder / f"{file}.crt",
             key_file=self._folder / f"{file}.key",
         )
@@ -52,7 +52,7 @@ class Authority:
             entry = x509.RevokedCertificateBuilder().serial_number(one.certificate.serial_number)
             builder = builder.add_revoked_certificate(entry.revocation_date(now - timedelta(days=1)).build())
         written = self._folder / f"{file}.crl"
-        written.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(PEM))
+        written.write_bytes(builder.sign(self.key, hashes.SHA256()).public_bytes(PEM))
         return written
 
     def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
