@@ -16,6 +16,7 @@ from authz.core.public import PublicRoutes
 from authz.edge.authorities import CLIENT_CA, PROXY_CA, Authorities, Certificates, read_authorities
 from authz.edge.overrides import Misconfigured
 from authz.edge.policies import FilePolicies
+from authz.edge.roots import trusting
 from authz.edge.settings import Settings, Tls
 from authz.edge.source import PolicySource
 from authz.policy.limits import Limit
@@ -42,6 +43,8 @@ def rules_of(settings: Settings, folder: Path) -> Rules:
     for place, issuer in enumerate(settings.issuers):
         if issuer.jwks_file is not None:
             _try(f"issuers[{place}].jwksFile", issuer.jwks_file, _require_jwks, mistakes)
+        if issuer.ca is not None:
+            _try(f"issuers[{place}].ca", issuer.ca, _require_roots, mistakes)
     if mistakes:
         raise Misconfigured(tuple(mistakes))
     identity = settings.identity
@@ -176,6 +179,10 @@ def _require_jwks(data: bytes) -> None:
     keys, warnings = jwks.read_keys(data, 0)
     if not keys.keys:
         raise ValueError(jwks.without_usable_key(warnings))
+
+
+def _require_roots(data: bytes) -> None:
+    trusting(data)
 
 
 def _check_policies(path: Path, mistakes: list[str]) -> None:

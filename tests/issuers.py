@@ -6,11 +6,14 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
-from partner import jwks, token
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from partner import Certificate, certificate, jwks, token
 
 from authz.core import bearer
 from authz.edge import clock
@@ -41,6 +44,7 @@ class Issuer:
 
 @asynccontextmanager
 async def issuing(tls: ssl.SSLContext | None = None) -> AsyncIterator[Issuer]:
+    """Over TLS its name is localhost."""
     issuer = Issuer()
     app = web.Application()
     app.router.add_route("*", "/{tail:.*}", issuer.answer)
@@ -48,11 +52,36 @@ async def issuing(tls: ssl.SSLContext | None = None) -> AsyncIterator[Issuer]:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
     issuer.port = runner.addresses[0][1]
-    issuer.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{issuer.port}"
+    issuer.url = f"http://127.0.0.1:{issuer.port}" if tls is None else f"https://localhost:{issuer.port}"
     try:
         yield issuer
     finally:
         await runner.cleanup()
+
+
+def authority(name: str) -> Certificate:
+    return certificate(name, is_ca=True, **_now())
+
+
+def server_tls(folder: Path, issuer: Certificate, dns: str = "localhost", **more: Any) -> ssl.SSLContext:
+    """A server's TLS with a new certificate of `issuer`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certify(context, folder, issuer, dns, **more)
+    return context
+
+
+def certify(context: ssl.SSLContext, folder: Path, issuer: Certificate, dns: str = "localhost", **more: Any) -> None:
+    """Let a server show a new certificate from the next handshake on; its issuer's comes along, root or not."""
+    made = certificate(dns, dns=(dns,), issuer=issuer, **(_now() | more))
+    key = made.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    file = folder / "server.pem"
+    file.write_text(made.pem + issuer.pem + key)
+    context.load_cert_chain(file)
+
+
+def _now() -> dict[str, Any]:
+    now = datetime.now(UTC)
+    return {"start": now - timedelta(days=1), "end": now + timedelta(days=1)}
 
 
 def settings(at: Issuer, **more: Any) -> IssuerSettings:

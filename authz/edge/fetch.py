@@ -6,6 +6,7 @@ where keys come from. A sentence names no credential and nothing that the other 
 
 from __future__ import annotations
 
+import asyncio
 import os
 from http import HTTPStatus
 from typing import Final
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from authz.core.jwks import DOCUMENT_MAX_BYTES
+from authz.edge.roots import Roots
 from authz.edge.urls import https_url
 
 TIMEOUT_S: Final = 5.0
@@ -24,11 +26,20 @@ class Unfetchable(Exception):  # noqa: N818 it is what the document is
     """Why a document could not be had; for the log and for readiness."""
 
 
-class Fetcher:
-    """Fetches over a session of its own."""
+def open_session() -> aiohttp.ClientSession:
+    """Return a session for all issuers; what is an issuer's own comes with each request.
 
-    def __init__(self) -> None:
-        self._session = aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False)
+    No connection outlives its request: each look proves the server anew, by the CAs of that moment.
+    """
+    return aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False, connector=aiohttp.TCPConnector(force_close=True))
+
+
+class Fetcher:
+    """Fetches documents of one issuer."""
+
+    def __init__(self, session: aiohttp.ClientSession, roots: Roots) -> None:
+        self._session = session
+        self._roots = roots
 
     async def get(self, url: str) -> bytes:
         """Return the document.
@@ -39,13 +50,14 @@ class Fetcher:
         try:
             body = await self._body(https_url(url))
         except (aiohttp.ClientError, OSError, ValueError) as failed:
-            raise Unfetchable(f"{_shown(url)}: {_reason(failed)}") from None
+            raise Unfetchable(f"{_shown(url)}: {self._reason(failed)}") from None
         if len(body) > DOCUMENT_MAX_BYTES:
             raise Unfetchable(f"{_shown(url)}: longer than {DOCUMENT_MAX_BYTES} bytes")
         return body
 
     async def _body(self, url: str) -> bytes:
-        async with self._session.get(url, allow_redirects=False) as response:
+        tls = await asyncio.to_thread(self._roots.context) if urlsplit(url).scheme == "https" else True
+        async with self._session.get(url, allow_redirects=False, ssl=tls) as response:
             if response.status != HTTPStatus.OK:
                 raise ValueError(f"answered with HTTP status {response.status}")
             body = await response.content.read(DOCUMENT_MAX_BYTES + 1)
@@ -53,8 +65,12 @@ class Fetcher:
                 body += more
             return body
 
-    async def close(self) -> None:
-        await self._session.close()
+    def _reason(self, failed: Exception) -> str:
+        if isinstance(failed, aiohttp.ClientConnectorCertificateError):
+            why = failed.certificate_error
+            words = getattr(why, "verify_message", "") or type(why).__name__
+            return f"TLS verification failed: {words} (trusted are {self._roots})"
+        return _reason(failed)
 
 
 def _shown(url: str) -> str:
@@ -76,9 +92,6 @@ _WORDS: Final[tuple[tuple[type[Exception], str], ...]] = (
 
 
 def _reason(failed: Exception) -> str:
-    if isinstance(failed, aiohttp.ClientConnectorCertificateError):
-        why = failed.certificate_error
-        return f"TLS verification failed: {getattr(why, 'verify_message', '') or type(why).__name__}"
     if isinstance(failed, aiohttp.ClientSSLError):
         return f"TLS handshake failed: {getattr(failed.os_error, 'reason', None) or 'refused'}"
     for kind, words in _WORDS:

@@ -14,10 +14,13 @@ from enum import Enum
 from pathlib import Path
 from typing import Final
 
+import aiohttp
+
 from authz.core import jwks
 from authz.edge import clock
 from authz.edge.discovery import discover
-from authz.edge.fetch import Fetcher, Unfetchable
+from authz.edge.fetch import Fetcher, Unfetchable, open_session
+from authz.edge.roots import Roots
 from authz.edge.settings import IssuerSettings
 from authz.model import Issuer, KeySet, Trusted
 
@@ -214,7 +217,7 @@ class KeyRing:
     """All issuers' keys; `trusted` is swapped whole when any of them changes."""
 
     def __init__(self, issuers: tuple[IssuerSettings, ...]) -> None:
-        self._fetcher: Fetcher | None = None
+        self._session: aiohttp.ClientSession | None = None
         self._settings = issuers
         self._changed: Callable[[], None] = lambda: None
         self.by_name: dict[str, IssuerKeys] = {}
@@ -223,8 +226,12 @@ class KeyRing:
     async def open(self, changed: Callable[[], None]) -> None:
         """Make ready to fetch, and tell `changed` of every new set; nothing is fetched yet."""
         self._changed = changed
-        self._fetcher = fetcher = Fetcher()
-        self.by_name = {one.name: IssuerKeys(one, fetcher, self._swap) for one in self._settings}
+        self._session = session = open_session()
+        system = Roots(None)
+        self.by_name = {
+            one.name: IssuerKeys(one, Fetcher(session, Roots(one.ca) if one.ca is not None else system), self._swap)
+            for one in self._settings
+        }
         self._swap()
 
     def _swap(self) -> None:
@@ -262,5 +269,5 @@ class KeyRing:
                 tasks.create_task(keys.run())
 
     async def close(self) -> None:
-        if self._fetcher is not None:
-            await self._fetcher.close()
+        if self._session is not None:
+            await self._session.close()

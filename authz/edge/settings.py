@@ -190,6 +190,7 @@ class IssuerSettings(SettingsModel):
     jwks_uri: HttpsUrl | None = None
     jwks_file: AbsolutePath | None = None
     jwks_max_age: Duration = parse_duration("24h")
+    ca: AbsolutePath | None = None
     leeway_seconds: Annotated[int, Field(ge=0, le=120)] = 30
     claims: ClaimNames = ClaimNames()
 
@@ -197,6 +198,8 @@ class IssuerSettings(SettingsModel):
     def _one_origin(self) -> Self:
         if self.jwks_uri is not None and self.jwks_file is not None:
             raise ValueError("jwksUri and jwksFile exclude each other")
+        if self.ca is not None and self.jwks_file is not None:
+            raise ValueError("ca goes with keys that are fetched; with jwksFile nothing is")
         return self
 
 

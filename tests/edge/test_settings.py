@@ -142,6 +142,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"issuers": [ISSUER | {"jwksUri": "https://a/jwks", "jwksFile": "x"}]},
         "issuers[0]: jwksUri and jwksFile exclude each other",
     ),
+    "CA of keys that are not fetched": (
+        {"issuers": [ISSUER | {"ca": "ca.pem", "jwksFile": "x"}]},
+        "issuers[0]: ca goes with keys that are fetched",
+    ),
     "HMAC": ({"issuers": [ISSUER | {"algorithms": ["HS256"]}]}, "issuers[0].algorithms[0]: expected one of"),
     "none": ({"issuers": [ISSUER | {"algorithms": ["none"]}]}, "issuers[0].algorithms[0]: expected one of"),
     "leeway": ({"issuers": [ISSUER | {"leewaySeconds": 121}]}, "issuers[0].leewaySeconds"),
@@ -290,6 +294,8 @@ def test_files_that_the_settings_name_are_read_and_told_all_at_once(tmp_path: Pa
         issuers=[
             ISSUER | {"jwksFile": "none.json"},
             ISSUER | {"name": "b", "issuer": "https://b", "jwksFile": "empty.json"},
+            ISSUER | {"name": "c", "issuer": "https://c", "ca": "bad.pem"},
+            ISSUER | {"name": "d", "issuer": "https://d", "ca": "none.pem"},
         ],
     )
     with pytest.raises(Misconfigured) as wrong:
@@ -305,6 +311,8 @@ def test_files_that_the_settings_name_are_read_and_told_all_at_once(tmp_path: Pa
         "policies.path",
         "issuers[0].jwksFile",
         "issuers[1].jwksFile",
+        "issuers[2].ca",
+        "issuers[3].ca",
     ]
     assert all(str(tmp_path) in mistake for mistake in found)
     assert not any("not PEM" in mistake for mistake in found)
