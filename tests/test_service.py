@@ -118,6 +118,17 @@ async def test_partner_with_certificate_and_token_is_allowed() -> None:
 ORDER: dict[str, tuple[dict[str, Any], Reason, str]] = {
     "path": ({"target": "/fhir/../x", "forwarded": None}, Reason.PATH_AMBIGUOUS, ADDRESS_KEY),
     "path before public": ({"target": "/health/..", "forwarded": None}, Reason.PATH_AMBIGUOUS, ADDRESS_KEY),
+    "FHIR base in another case": (
+        {"target": "/FHIR/Patient/124", "bearer": token()},
+        Reason.PATH_AMBIGUOUS,
+        ADDRESS_KEY,
+    ),
+    "FHIR base with a dot": ({"target": "/fhir./Patient/124", "bearer": token()}, Reason.PATH_AMBIGUOUS, ADDRESS_KEY),
+    "FHIR base, full width": (
+        {"target": "/%EF%BD%86hir/Patient/124", "bearer": token()},
+        Reason.PATH_AMBIGUOUS,
+        ADDRESS_KEY,
+    ),
     "no path (CONNECT)": ({"target": "", "method": "CONNECT"}, Reason.PATH_AMBIGUOUS, ADDRESS_KEY),
     "no method": ({"method": ""}, Reason.REQUEST_MALFORMED, ADDRESS_KEY),
     "method with a space": ({"method": "GET /"}, Reason.REQUEST_MALFORMED, ADDRESS_KEY),
@@ -234,6 +245,13 @@ async def test_public_route_charges_the_address_of_everyone_else(asked: dict[str
     assert isinstance(verdict, Allow)
     assert verdict.client is None
     assert bench.limiter.spent == [ADDRESS_KEY]
+
+
+@pytest.mark.parametrize("target", ["/FHIR/Patient/1", "/fhir%20/Patient/1", "/Fhir", "/fhir.json"])
+async def test_public_route_opens_nothing_that_looks_like_the_fhir_base(target: str) -> None:
+    bench = Bench(rules=replace(RULES, public=PublicRoutes(below=(("GET", "/"),))))
+    assert isinstance(await bench.judge("/other/FHIR", forwarded=None), Allow)
+    assert await bench.reason(target, forwarded=None) is Reason.PATH_AMBIGUOUS
 
 
 async def test_public_route_has_a_quota_too() -> None:
@@ -581,8 +599,14 @@ async def test_shadow_lets_pass_a_flood_and_a_silent_store() -> None:
     assert silent.refused.reason is Reason.STORE_UNAVAILABLE
 
 
+ROUTES = [
+    {"name": "strict", "match": {"path": "/jobs"}, "scopes": {"allOf": ["a"]}},
+    {"name": "loose", "match": {"pathPrefix": "/"}, "scopes": {"allOf": ["b"]}},
+]
 NEVER: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "path": ({}, {"target": "/fhir/.."}),
+    "FHIR base in another case": ({}, {"target": "/FHIR/Patient/124"}),
+    "lookalike of a stricter route": ({"routes": ROUTES, "otherScopes": ["a", "b"]}, {"target": "/jobs/"}),
     "malformed": ({}, {"headers": {"authorization": "Bearer a,Bearer b"}}),
     "certificate missing": ({}, {"forwarded": None}),
     "certificate unknown": ({}, {"forwarded": xfcc(partner.partner_certificate("other"))}),

@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from authz.core import interaction, search
+from authz.core import interaction, lookalike, search
+from authz.core.lookalike import Shape
 from authz.core.path import split_target
 from authz.core.plain import require_plain_parameters
 from authz.core.scope_authorization import Case, authorize
 from authz.model import Claims, Client, Fhir, Grant, Parameter, Parameters, Reason, Refused, Request, Target
-from authz.policy.document import Route
+from authz.policy.document import Route, RouteMatch, RouteScopes
 from authz.policy.smart import Context, Scope, intersect, parse_scope
 
 _EFFECTIVE_CACHE: Final = 4096  # pairs of token scopes and client; a miss costs tens of µs
@@ -67,6 +68,7 @@ def read_target(text: str, fhir: Fhir) -> Target:
     """
     target = split_target(text)
     if below(target.path, fhir.base_path) is None:
+        lookalike.require_apart(target.path, fhir.base_path)
         return target
     return Target(target.path, target.query, search.parse(target.query))
 
@@ -76,15 +78,15 @@ def decide(request: Request, target: Target, client: Client, claims: Claims | No
 
     Raises:
         Refused: INTERACTION_UNSUPPORTED, SCOPE_MISSING, PATIENT_UNKNOWN, PATIENT_MISMATCH,
-            COMPARTMENT_UNDECIDABLE, ROUTE_NOT_ALLOWED; REQUEST_MALFORMED for a form or If-None-Exist that has two
-            readings.
+            COMPARTMENT_UNDECIDABLE, ROUTE_NOT_ALLOWED; PATH_AMBIGUOUS for a lookalike of a stricter route's path;
+            REQUEST_MALFORMED for a form or If-None-Exist that has two readings.
     """
     if request.form:
         require_plain_parameters(request.form.decode("latin-1"), request.authorization, "form")
     scopes = held(client, claims)
     segments = below(target.path, fhir.base_path)
     if segments is None or target.parameters is None:
-        return _by_route(request.method, target.path, client, scopes, fhir.base_path)
+        return _by_route(request.method, target.path, client, scopes)
     is_conditional = request.method == "POST" and len(segments) == 1 and request.if_none_exist is not None
     parameters = _parameters(request, target.parameters, segments, is_conditional=is_conditional)
     asked = interaction.classify(request.method, segments, parameters, fhir.parameters, conditional=is_conditional)
@@ -118,16 +120,14 @@ def below(path: str, base_path: str) -> tuple[str, ...] | None:
     return tuple(rest.split("/")) if rest else ()
 
 
-def _by_route(method: str, path: str, client: Client, scopes: Effective, base_path: str) -> Grant:
-    if base_path and below(path.lower(), base_path.lower()) is not None:
-        # An upstream that ignores case would serve FHIR here, and no route may open that.
-        raise Refused(Reason.ROUTE_NOT_ALLOWED, "differs from the FHIR base path in case only")
+def _by_route(method: str, path: str, client: Client, scopes: Effective) -> Grant:
     route = next((route for route in client.routes if _matches(route, method, path)), None)
     if route is None:
         raise Refused(Reason.ROUTE_NOT_ALLOWED, "no route of the policy matches")
-    wanted = route.scopes.all_of if route.scopes.all_of is not None else route.scopes.any_of or ()
-    lacking = tuple(one for one in wanted if not _holds(scopes, one))
-    if lacking and (route.scopes.all_of is not None or len(lacking) == len(wanted)):
+    if len(client.routes) > 1:
+        _require_strictest(route, method, path, client.routes)
+    lacking = _lacking(scopes, route.scopes)
+    if lacking:
         needed = tuple(one.text if isinstance(one, Scope) else one for one in lacking)
         raise Refused(Reason.SCOPE_MISSING, f"route {route.name} needs {' '.join(needed)}", needed=needed)
     return Grant(scopes.texts, route.name)
@@ -135,12 +135,60 @@ def _by_route(method: str, path: str, client: Client, scopes: Effective, base_pa
 
 def _matches(route: Route, method: str, path: str) -> bool:
     match = route.match
-    if match.methods is not None and method not in match.methods:
+    if not _takes(match, method):
         return False
     if match.path is not None:
         return path == match.path
     prefix = match.path_prefix or ""
     return path == prefix or path.startswith(prefix if prefix.endswith("/") else prefix + "/")
+
+
+def _takes(match: RouteMatch, method: str) -> bool:
+    if match.methods is None:
+        return method.upper() != "CONNECT"  # it opens a tunnel, and what goes through that nobody judges
+    return method in match.methods
+
+
+def _require_strictest(chosen: Route, method: str, path: str, routes: tuple[Route, ...]) -> None:
+    """Refuse a path that a lenient upstream may take for that of another route, which asks for more.
+
+    A route that matches the path as it is has been weighed already: the first of them decides.
+    """
+    asked = lookalike.shape(path)
+    for other in routes:
+        if (
+            _takes(other.match, method)
+            and _looks_like(asked, other.match)
+            and not _matches(other, method, path)
+            and not _suffices(chosen.scopes, other.scopes)
+        ):
+            raise Refused(
+                Reason.PATH_AMBIGUOUS, f"to a lenient upstream it is of route {other.name}, not {chosen.name}"
+            )
+
+
+def _looks_like(asked: Shape, match: RouteMatch) -> bool:
+    if match.path is not None:
+        return lookalike.is_at(asked, lookalike.shape_of_pattern(match.path))
+    return lookalike.is_below(asked, lookalike.shape_of_pattern(match.path_prefix or ""))
+
+
+def _suffices(held: RouteScopes, wanted: RouteScopes) -> bool:
+    """Return whether who holds what one route asks for also holds what another does."""
+    ways = [held.all_of] if held.all_of is not None else [(one,) for one in held.any_of or ()]
+    return not any(_lacking(_exactly(way), wanted) for way in ways)
+
+
+def _exactly(scopes: tuple[Scope | str, ...]) -> Effective:
+    clinical = tuple(one for one in scopes if isinstance(one, Scope))
+    return Effective(clinical, frozenset(one for one in scopes if isinstance(one, str)), ())
+
+
+def _lacking(scopes: Effective, wanted: RouteScopes) -> tuple[Scope | str, ...]:
+    """Return the scopes that a route asks for and that are not held; none, where those that are suffice."""
+    asked = wanted.all_of if wanted.all_of is not None else wanted.any_of or ()
+    lacking = tuple(one for one in asked if not _holds(scopes, one))
+    return lacking if wanted.all_of is not None or len(lacking) == len(asked) else ()
 
 
 def _holds(scopes: Effective, wanted: Scope | str) -> bool:

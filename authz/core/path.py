@@ -60,6 +60,15 @@ def _decoded(path: str, query: str) -> str:
         raise Refused(Reason.PATH_AMBIGUOUS, "an encoded separator, dot or percent sign in the path")
     try:
         unquote_to_bytes(query).decode()  # overlong forms are no UTF-8 to a strict decoder
-        return unquote_to_bytes(path).decode()
+        decoded = unquote_to_bytes(path).decode()
     except UnicodeDecodeError:
         raise Refused(Reason.PATH_AMBIGUOUS, "percent-encoded bytes that are not UTF-8") from None
+    if not decoded.isascii() and _moves_by_width(decoded):
+        raise Refused(Reason.PATH_AMBIGUOUS, "a full-width separator or dot segment")
+    return decoded
+
+
+def _moves_by_width(path: str) -> bool:
+    """Return whether what overlooks width (Windows' best fit, NFKC) finds separators or dot segments that we do not."""
+    narrow = unicodedata.normalize("NFKC", path)
+    return narrow.count("/") != path.count("/") or "\\" in narrow or _SEGMENTS_AT_FAULT.search(narrow) is not None

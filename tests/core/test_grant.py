@@ -373,14 +373,94 @@ def test_route_outside_fhir(line: str, scopes: list[str], expected: str | Reason
         assert decide(line, *scopes, policy=ROUTES).rule == expected
 
 
-def test_no_route_opens_fhir_in_other_case_or_below_its_base() -> None:
+def test_no_route_opens_what_is_below_the_fhir_base() -> None:
     everywhere = routed({"name": "all", "match": {"pathPrefix": "/"}, "scopes": {"anyOf": ["export.run"]}})
     assert decide("GET /anything", "export.run", policy=everywhere).rule == "all"
     assert decide("GET /fhirs/Patient/1", "export.run", policy=everywhere).rule == "all"
-    assert reason("GET /FHIR/Patient/1", "export.run", policy=everywhere) is Reason.ROUTE_NOT_ALLOWED
-    assert reason("GET /Fhir", "export.run", policy=everywhere) is Reason.ROUTE_NOT_ALLOWED
     assert reason("GET /fhir/Patient/1", "export.run", policy=everywhere) is Reason.SCOPE_MISSING
     assert reason("GET /fhir/metadata", "export.run", policy=everywhere) is Reason.INTERACTION_UNSUPPORTED
+
+
+# ROUTES, as they look to a lenient upstream: `one` and `admin` ask for more than `all`.
+LOOKALIKES = {
+    "slash": "GET /export/status/",
+    "case": "GET /export/STATUS",
+    "width": "GET /export/%EF%BD%93tatus",
+    "space": "GET /export/status%20",
+    "dot": "GET /export/status.",
+    "suffix": "GET /export/status.json",
+    "of a prefix: case": "GET /export/Admin",
+    "of a prefix: below": "POST /export/ADMIN/users",
+    "of a prefix: space": "POST /export/admin%20/users",
+    "of a prefix: dot": "POST /export/admin./users",
+    "of a prefix: suffix": "GET /export/admin.json",
+}
+
+
+@pytest.mark.parametrize("scopes", [["export.run"], ["export.run", "export.read"], ["system/*.cruds"]])
+@pytest.mark.parametrize("line", LOOKALIKES.values(), ids=LOOKALIKES.keys())
+def test_path_that_may_be_a_stricter_routes_is_refused_whoever_asks(line: str, scopes: list[str]) -> None:
+    assert reason(line, *scopes, policy=ROUTES) is Reason.PATH_AMBIGUOUS
+
+
+NOT_ALIKE = {
+    "another method than the stricter route's": ("POST /export/STATUS", "all"),
+    "another path": ("GET /export/states", "all"),
+    "a suffix further down": ("GET /export/admin.json/x", "all"),
+    "literally a stricter one's, and after the first match": ("GET /export/status", "one"),
+}
+
+
+@pytest.mark.parametrize(("line", "route"), NOT_ALIKE.values(), ids=NOT_ALIKE.keys())
+def test_other_paths_are_their_routes(line: str, route: str) -> None:
+    assert decide(line, "export.run", "export.read", policy=ROUTES).rule == route
+
+
+ANY, BOTH = {"anyOf": ["export.run", "export.read"]}, {"allOf": ["export.run", "export.read"]}
+ONE, OTHER = {"allOf": ["export.run"]}, {"anyOf": ["export.read"]}
+STRICTER: dict[
+    str, tuple[dict[str, Any], dict[str, Any], bool]
+] = {  # what one asks, what its lookalike asks, is it more
+    "the same": (ONE, ONE, False),
+    "less": (BOTH, ONE, False),
+    "one of them": (BOTH, OTHER, False),
+    "any of them": (ONE, ANY, False),
+    "both instead of one": (ONE, BOTH, True),
+    "both instead of any": (ANY, BOTH, True),
+    "one instead of any": (ANY, ONE, True),
+    "another": (ONE, OTHER, True),
+    "a wider scope": ({"allOf": ["system/Patient.r"]}, {"allOf": ["system/*.rs"]}, True),
+    "a narrower scope": ({"allOf": ["system/*.rs"]}, {"allOf": ["system/Patient.r"]}, False),
+    "another context": ({"allOf": ["system/*.rs"]}, {"allOf": ["user/*.rs"]}, True),
+}
+ALL_SCOPES = ("export.run", "export.read", "system/*.rs", "user/*.rs")
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize(("loose", "strict", "is_refused"), STRICTER.values(), ids=STRICTER.keys())
+def test_lookalike_counts_where_it_asks_for_more(
+    loose: dict[str, Any], strict: dict[str, Any], *, is_refused: bool, is_first: bool
+) -> None:
+    routes = [
+        {"name": "strict", "match": {"path": "/Jobs"}, "scopes": strict},
+        {"name": "loose", "match": {"path": "/jobs/"}, "scopes": loose},
+    ]
+    policy = routed(*(routes if is_first else reversed(routes)))
+    if is_refused:
+        assert reason("GET /jobs/", *ALL_SCOPES, policy=policy) is Reason.PATH_AMBIGUOUS
+    else:
+        assert decide("GET /jobs/", *ALL_SCOPES, policy=policy).rule == "loose"
+
+
+@pytest.mark.parametrize(("method", "route"), [("CONNECT", None), ("connect", None), ("GET", "all"), ("PURGE", "all")])
+def test_tunnel_matches_no_route_that_does_not_name_it(method: str, route: str | None) -> None:
+    everywhere = {"name": "all", "match": {"pathPrefix": "/"}, "scopes": ONE}
+    named = {"name": "tunnel", "match": {"methods": ["CONNECT"], "pathPrefix": "/"}, "scopes": ONE}
+    if route is None:
+        assert reason(f"{method} /x", "export.run", policy=routed(everywhere)) is Reason.ROUTE_NOT_ALLOWED
+    else:
+        assert decide(f"{method} /x", "export.run", policy=routed(everywhere)).rule == route
+    assert decide("CONNECT /x", "export.run", policy=routed(everywhere, named)).rule == "tunnel"
 
 
 def test_everything_is_fhir_where_the_base_is_the_root() -> None:

@@ -26,6 +26,7 @@ def test_public_route_is_exact_or_below() -> None:
         ("GET", "/docs/"),
         ("GET", "/docs"),
         ("POST", "/docs/a"),
+        ("CONNECT", "/docs/a"),
     ):
         assert routes.match(method, path) is None
 
