@@ -16,7 +16,7 @@ from cryptography import x509
 from authz.core import address, bearer, certificate, grant, hops
 from authz.core.decide import Deny, Public, Verdict, conclude
 from authz.core.hops import Proxies
-from authz.core.plain import carries_token, require_plain
+from authz.core.plain import carries_token, require_plain, require_plain_form
 from authz.core.public import PublicRoutes
 from authz.core.quota import Exceeded, Unknown, Within
 from authz.edge.cache import Bounded
@@ -101,6 +101,7 @@ class Service:
             presented = self._presented(request, now_us)
             rule = self._rules.public.match(request.method, target.path)
             if rule is not None:  # 2. needs no token
+                require_plain_form(request)
                 return await self._public(rule, presented, request, facts, now_us)
             if isinstance(presented, Refused):
                 raise presented
@@ -224,8 +225,8 @@ class Service:
         """Return the verified claims; None where none were sent and the policy lets a certificate suffice."""
         token = bearer.credentials(request.authorization)
         if token is None:
-            # Credentials of another kind are not no credentials, nor is a token in the query: the upstream may use it.
-            if client.token_required or request.authorization or carries_token(query):
+            # Credentials of another kind are not no credentials, nor is a token elsewhere: the upstream may act by it.
+            if client.token_required or request.authorization or carries_token(request, query):
                 raise Refused(Reason.TOKEN_MISSING, "no bearer token in the Authorization header")
             return None
         claims = self._verified(token, client.issuers, facts, now_us)

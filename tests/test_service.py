@@ -719,3 +719,34 @@ async def test_form_is_read_once_its_caller_is_known() -> None:
         assert isinstance(unknown, Deny)
         assert unknown.refused.reason is Reason.CERTIFICATE_UNKNOWN
     assert set(bench.limiter.spent) == {CLIENT_KEY}
+
+
+FORMS: dict[str, tuple[bytes, dict[str, Any], Reason]] = {
+    "another method": (b"a=1&%5Fmethod=DELETE", {"bearer": token()}, Reason.REQUEST_MALFORMED),
+    "two tokens": (b"access%5Ftoken=x", {"bearer": token()}, Reason.REQUEST_MALFORMED),
+    "a token where a certificate suffices": (b"access_token=x", {}, Reason.TOKEN_MISSING),
+}
+
+
+@pytest.mark.parametrize("target", ["/fhir/Patient/_search", "/jobs"])
+@pytest.mark.parametrize(("body", "asked", "reason"), FORMS.values(), ids=FORMS.keys())
+async def test_form_that_the_upstream_may_act_by_is_refused_everywhere(
+    target: str, body: bytes, asked: dict[str, Any], reason: Reason
+) -> None:
+    bench = Bench(policy_document(token={"required": False}, routes=ROUTES, otherScopes=["a", "b"]))
+    request = read_message(check_request(target, "POST", **asked), ClientAddress())._replace(form=body)
+    verdict = await bench.service.judge(request, bench.facts, NOW_US)
+    assert isinstance(verdict, Deny)
+    assert verdict.refused.reason is reason
+    assert bench.limiter.spent == [CLIENT_KEY]
+
+
+@pytest.mark.parametrize(("body", "is_refused"), [(b"_method=DELETE", True), (b"a=1&method=2", False), (None, False)])
+async def test_form_of_a_public_route_asks_for_no_other_method(body: bytes | None, *, is_refused: bool) -> None:
+    bench = Bench(rules=replace(RULES, public=PublicRoutes(exact=frozenset({("POST", "/report")}))))
+    request = read_message(check_request("/report", "POST", forwarded=None), ClientAddress())._replace(form=body)
+    verdict = await bench.service.judge(request, bench.facts, NOW_US)
+    assert isinstance(verdict, Deny) is is_refused
+    if isinstance(verdict, Deny):
+        assert verdict.refused.reason is Reason.REQUEST_MALFORMED
+    assert bench.limiter.spent == [ADDRESS_KEY]

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from authz.core import interaction, lookalike, search
 from authz.core.lookalike import Shape
 from authz.core.path import split_target
-from authz.core.plain import require_plain_parameters
+from authz.core.plain import require_plain_form
 from authz.core.scope_authorization import Case, authorize
 from authz.model import Claims, Client, Fhir, Grant, Parameter, Parameters, Reason, Refused, Request, Target
 from authz.policy.document import Route, RouteMatch, RouteScopes
@@ -81,8 +81,7 @@ def decide(request: Request, target: Target, client: Client, claims: Claims | No
             COMPARTMENT_UNDECIDABLE, ROUTE_NOT_ALLOWED; PATH_AMBIGUOUS for a lookalike of a stricter route's path;
             REQUEST_MALFORMED for a form or If-None-Exist that has two readings.
     """
-    if request.form:
-        require_plain_parameters(request.form.decode("latin-1"), request.authorization, "form")
+    require_plain_form(request)
     scopes = held(client, claims)
     segments = below(target.path, fhir.base_path)
     if segments is None or target.parameters is None:

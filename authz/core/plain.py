@@ -30,25 +30,34 @@ def require_plain(request: Request, query: str) -> None:
         # Envoy joins repeats with a comma, and a bearer token has none (RFC 6750 section 2.1).
         raise Refused(Reason.REQUEST_MALFORMED, "more than one Authorization value", challenge=True)
     if query:
-        require_plain_parameters(query, request.authorization, "query")
+        _require_plain_parameters(query, request.authorization, "query")
 
 
-def require_plain_parameters(text: str, authorization: str | None, where: str) -> None:
-    """Refuse a query or a form that asks for another method, or brings a token besides that of the header.
+def require_plain_form(request: Request) -> None:
+    """Refuse a form that asks for another method, or brings a token besides that of the header.
 
     Raises:
         Refused: REQUEST_MALFORMED.
     """
+    if request.form:
+        _require_plain_parameters(_text(request.form), request.authorization, "form")
+
+
+def carries_token(request: Request, query: str) -> bool:
+    """Return whether query or form bring an access token (RFC 6750 sections 2.2 and 2.3), however it is spelt."""
+    return "token" in _carried(query) or (request.form is not None and "token" in _carried(_text(request.form)))
+
+
+def _text(form: bytes) -> str:
+    return _CONTROL.sub("", form.decode(errors="replace"))  # what is no UTF-8 is no name that we look for
+
+
+def _require_plain_parameters(text: str, authorization: str | None, where: str) -> None:
     carried = _carried(text)
     if "method" in carried:
         raise Refused(Reason.REQUEST_MALFORMED, f"`_method` in the {where} asks for another method")
     if authorization and "token" in carried:
         raise Refused(Reason.REQUEST_MALFORMED, f"a token in the header and one in the {where}", challenge=True)
-
-
-def carries_token(text: str) -> bool:
-    """Return whether a query or a form brings an access token (RFC 6750 sections 2.2 and 2.3), however it is spelt."""
-    return "token" in _carried(text)
 
 
 def _carried(text: str) -> frozenset[str]:
@@ -67,4 +76,4 @@ def _carried(text: str) -> frozenset[str]:
 
 def _is_suspect(text: str) -> bool:
     lowered = text.lower()
-    return "%" in text or "ethod" in lowered or "oken" in lowered
+    return "%" in text or "ethod" in lowered or "oken" in lowered or not text.isascii()

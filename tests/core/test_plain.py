@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from partner import check_request
 
-from authz.core.plain import carries_token, require_plain, require_plain_parameters
-from authz.model import Reason, Refused
+from authz.core.plain import carries_token, require_plain, require_plain_form
+from authz.model import Reason, Refused, Request
 from authz.wire.request import ClientAddress, read_message
 
 METHOD = {
@@ -68,9 +68,16 @@ ORDINARY = [
 ]
 
 
+def request_of(query: str, method: str = "GET", bearer: str | None = "t") -> Request:
+    return read_message(check_request(f"/fhir/Observation?{query}", method, bearer=bearer), ClientAddress())
+
+
+def form_of(form: str, bearer: str | None = None) -> Request:
+    return request_of("", "POST", bearer)._replace(form=form.encode())
+
+
 def ask(query: str, method: str = "GET", bearer: str | None = "t") -> None:
-    request = read_message(check_request(f"/fhir/Observation?{query}", method, bearer=bearer), ClientAddress())
-    require_plain(request, query)
+    require_plain(request_of(query, method, bearer), query)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT"])
@@ -89,21 +96,37 @@ def test_token_in_a_parameter_beside_one_in_the_header_is_refused(query: str) ->
     assert refused.value.reason is Reason.REQUEST_MALFORMED
     assert refused.value.challenge
     ask(query, bearer=None)
-    assert carries_token(query)
+    assert carries_token(request_of(query), query)
 
 
 @pytest.mark.parametrize("query", ORDINARY)
 def test_ordinary_parameters_pass(query: str) -> None:
     ask(query)
-    assert not carries_token(query)
+    assert not carries_token(request_of(query), query)
+    require_plain_form(form_of(query, "t"))
+    assert not carries_token(form_of(query), "")
 
 
-def test_form_is_judged_like_a_query() -> None:
-    with pytest.raises(Refused, match="`_method` in the form"):
-        require_plain_parameters("a=1&%5Fmethod=PUT", None, "form")
-    with pytest.raises(Refused, match="one in the form"):
-        require_plain_parameters("access%5Ftoken=x", "Bearer t", "form")
-    require_plain_parameters("patient=123&_count=5", "Bearer t", "form")
+@pytest.mark.parametrize("form", METHOD.values(), ids=METHOD.keys())
+def test_method_in_a_form_is_refused(form: str) -> None:
+    with pytest.raises(Refused, match="`_method` in the form asks for another method"):
+        require_plain_form(form_of(form))
+
+
+@pytest.mark.parametrize("form", TOKEN.values(), ids=TOKEN.keys())
+def test_token_in_a_form_is_a_token(form: str) -> None:
+    with pytest.raises(Refused, match="a token in the header and one in the form") as refused:
+        require_plain_form(form_of(form, "t"))
+    assert refused.value.challenge
+    require_plain_form(form_of(form))
+    assert carries_token(form_of(form), "")
+
+
+def test_form_of_any_bytes_is_judged() -> None:
+    require_plain_form(form_of("")._replace(form=b"\xff&a=\x00"))
+    for form in (b"\xff=1&_meth\x00od=PUT", "_\uff4d\uff45\uff54\uff48\uff4f\uff44=PUT".encode()):
+        with pytest.raises(Refused, match="another method"):
+            require_plain_form(form_of("")._replace(form=form))
 
 
 @given(
