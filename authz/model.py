@@ -96,12 +96,25 @@ class Request(NamedTuple):
     form: bytes | None = None  # a whole form body, unread; None if there is none or it may be partial
 
 
+class Effect(Enum):
+    """What a parameter does besides searching by content; platforms declare the first three (`fhir.parameters`)."""
+
+    NARROWS = "narrows"
+    CURSOR = "cursor"  # a page of an earlier search, whoever made it
+    REFUSE = "refuse"
+    CHAINS = "chains"  # looks into other resources, by a chain in its name or in what it sorts by
+    REACHES = "reaches"  # brings in, selects by or writes resources of other types
+    DELETES_FURTHER = "deletes further"  # a delete takes more than what it names, or for ever
+    UNKNOWN = "unknown"
+
+
 class Parameter(NamedTuple):
     """One `name[:modifier]=value` below the FHIR base; `code` is the name up to its modifier or chain."""
 
     name: str
     code: str
     value: str
+    effect: Effect = Effect.NARROWS
 
 
 class Parameters(NamedTuple):
@@ -278,17 +291,6 @@ class Compartment(Enum):
 
     DENY = "deny"
     DELEGATE = "delegate"
-
-
-class Effect(Enum):
-    """What a parameter does besides searching by content; platforms declare the first three (`fhir.parameters`)."""
-
-    NARROWS = "narrows"
-    CURSOR = "cursor"  # a page of an earlier search, whoever made it
-    REFUSE = "refuse"
-    REACHES = "reaches"  # brings in, selects by or writes resources of other types
-    DELETES_FURTHER = "deletes further"  # a delete takes more than what it names, or for ever
-    UNKNOWN = "unknown"
 
 
 class Fhir(NamedTuple):

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from enum import Enum, IntEnum
 from typing import Final
 
-from authz.core.control_parameters import effect_of, is_chained
 from authz.core.fhir_r4 import PATIENT_COMPARTMENT
 from authz.core.interaction import ANY, Interaction, Kind
 from authz.model import Effect, Fhir, Parameters
@@ -53,11 +52,11 @@ def locate(asked: Interaction, parameters: Parameters, patient: str, fhir: Fhir)
         return Finding.OUTSIDE
     match asked.kind:
         case Kind.INSTANCE if asked.resource_type == "Patient":
-            return max(_same(asked.id, patient), _narrowing(parameters, _BESIDE_ID, patient, fhir)[0])
+            return max(_same(asked.id, patient), _narrowing(parameters, _BESIDE_ID, patient)[0])
         case Kind.EVERYTHING:
             # A server may follow Patient.link, and then it brings the other patient (HAPI 8.8.0 does).
             certain = Finding.WITHIN if fhir.is_everything_within else Finding.UNDECIDABLE
-            return max(certain, _same(asked.id, patient), _narrowing(parameters, _BESIDE_ID, patient, fhir)[0])
+            return max(certain, _same(asked.id, patient), _narrowing(parameters, _BESIDE_ID, patient)[0])
         case Kind.COMPARTMENT_SEARCH if asked.resource_type == "Patient":
             return _within_patient(asked, parameters, patient, fhir)
         case Kind.SEARCH:
@@ -92,33 +91,32 @@ def _within_patient(asked: Interaction, parameters: Parameters, patient: str, fh
     pins = _pins(within, fhir)
     known = within == ANY or (bool(pins) and within != "Patient")
     certain = Finding.WITHIN if known and asked.is_readable else Finding.UNDECIDABLE
-    return max(certain, _same(asked.id, patient), _narrowing(parameters, pins, patient, fhir)[0])
+    return max(certain, _same(asked.id, patient), _narrowing(parameters, pins, patient)[0])
 
 
 def _search(asked: Interaction, parameters: Parameters, patient: str, fhir: Fhir) -> Finding:
-    found, pinned = _narrowing(parameters, _pins(asked.resource_type, fhir), patient, fhir)
+    found, pinned = _narrowing(parameters, _pins(asked.resource_type, fhir), patient)
     if found is Finding.WITHIN and not (pinned and asked.is_readable):
         return Finding.UNDECIDABLE
     return found
 
 
-def _narrowing(parameters: Parameters, pins: Pins, patient: str, fhir: Fhir) -> tuple[Finding, bool]:
+def _narrowing(parameters: Parameters, pins: Pins, patient: str) -> tuple[Finding, bool]:
     """Return WITHIN if no parameter can widen the result or lead to another patient, and whether one pins it.
 
     A parameter pins if all its values, repeated or comma-joined, are the patient.
     """
     found = Finding.UNDECIDABLE if parameters.is_ambiguous else Finding.WITHIN
     pinned: dict[str, bool] = {}
-    for item in parameters.items:
-        name, code, value = item
+    for name, code, value, effect in parameters.items:
         if code in pins and name == code:
             read = _read_id if code == "_id" else _read
             matches = [read(one, pins[code], patient) for one in value.split(",")]
             pinned[code] = pinned.get(code, True) and all(match is _Match.PATIENT for match in matches)
             found = max(found, _of_values(matches))
-        elif code.lower() in pins or is_chained(item) or effect_of(code, fhir.parameters) is not Effect.NARROWS:
-            # A modifier on a pin; a pin in other case, which a server may read as one (all are lower); a chain;
-            # what brings in, selects by or does more than it is known to.
+        elif effect is not Effect.NARROWS or code in pins or (not code.islower() and code.lower() in pins):
+            # What brings in, selects by or does more than it is known to; a modifier on a pin; a pin in other case,
+            # which a server may read as one (all are lower).
             found = max(found, Finding.UNDECIDABLE)
     return found, any(pinned.values())
 

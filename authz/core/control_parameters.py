@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from authz.model import Effect, Parameter
+from authz.model import Effect
 
 _NARROWS: Final = (
     "_id", "_lastUpdated", "_tag", "_profile", "_security", "_text", "_content", "_list", "_in", "_type", "_source",
@@ -95,8 +95,3 @@ def effect_of(code: str, declared: Mapping[str, Effect]) -> Effect:
     if known is not None:
         return known
     return Effect.UNKNOWN if folded[0] in "_-" else Effect.NARROWS
-
-
-def is_chained(item: Parameter) -> bool:
-    """Return whether a parameter looks into other resources: by a chain in its name, or in what it sorts by."""
-    return "." in item.name or (item.code.lower() == "_sort" and ("." in item.value or ":" in item.value))

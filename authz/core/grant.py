@@ -10,7 +10,7 @@ from authz.core.lookalike import Shape
 from authz.core.path import split_target
 from authz.core.plain import require_plain_form
 from authz.core.scope_authorization import Case, authorize
-from authz.model import Claims, Client, Fhir, Grant, Parameter, Parameters, Reason, Refused, Request, Target
+from authz.model import Claims, Client, Fhir, Grant, Parameters, Reason, Refused, Request, Target
 from authz.policy.document import Route, RouteMatch, RouteScopes
 from authz.policy.smart import Context, Scope, intersect, parse_scope
 
@@ -70,7 +70,7 @@ def read_target(text: str, fhir: Fhir) -> Target:
     if below(target.path, fhir.base_path) is None:
         lookalike.require_apart(target.path, fhir.base_path)
         return target
-    return Target(target.path, target.query, search.parse(target.query))
+    return Target(target.path, target.query, search.parse(target.query, fhir.parameters))
 
 
 def decide(request: Request, target: Target, client: Client, claims: Claims | None, fhir: Fhir) -> Grant:
@@ -87,24 +87,24 @@ def decide(request: Request, target: Target, client: Client, claims: Claims | No
     if segments is None or target.parameters is None:
         return _by_route(request.method, target.path, client, scopes)
     is_conditional = request.method == "POST" and len(segments) == 1 and request.if_none_exist is not None
-    parameters = _parameters(request, target.parameters, segments, is_conditional=is_conditional)
-    asked = interaction.classify(request.method, segments, parameters, fhir.parameters, conditional=is_conditional)
+    parameters = _parameters(request, target.parameters, segments, fhir, is_conditional=is_conditional)
+    asked = interaction.classify(request.method, segments, parameters, conditional=is_conditional)
     rule, delegated = authorize(Case(asked, parameters, scopes.clinical, claims, fhir))
     return Grant(scopes.texts, rule, delegated)
 
 
 def _parameters(
-    request: Request, parameters: Parameters, segments: tuple[str, ...], *, is_conditional: bool
+    request: Request, parameters: Parameters, segments: tuple[str, ...], fhir: Fhir, *, is_conditional: bool
 ) -> Parameters:
     """Return the parameters of the query and of all else that carries them: a form, If-None-Exist, other headers."""
     if request.method == "POST" and segments[-1:] == ("_search",):
         if request.form is None:
             return parameters._replace(is_complete=False)
-        parameters = search.joined(parameters, search.parse_form(request.form))
+        parameters = search.joined(parameters, search.parse_form(request.form, fhir.parameters))
     if is_conditional and request.if_none_exist is not None:
-        parameters = search.joined(parameters, search.parse_condition(request.if_none_exist))
+        parameters = search.joined(parameters, search.parse_condition(request.if_none_exist, fhir.parameters))
     if request.steering:
-        carried = [Parameter(name, name, "") for name in request.steering]
+        carried = [search.parameter(name, "", fhir.parameters) for name in request.steering]
         parameters = parameters._replace(items=(*parameters.items, *carried))
     return parameters
 

@@ -6,11 +6,9 @@ Source: FHIR R4 (4.0.1) http.html; SMART App Launch 2.2, "Scopes and Launch Cont
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from enum import Enum
 from typing import Final, NamedTuple
 
-from authz.core.control_parameters import effect_of, is_chained
 from authz.core.fhir_r4 import RESOURCE_TYPES
 from authz.model import Effect, Parameter, Parameters, Reason, Refused
 
@@ -55,19 +53,18 @@ def classify(
     method: str,
     segments: tuple[str, ...],
     parameters: Parameters,
-    declared: Mapping[str, Effect],
     *,
     conditional: bool = False,
 ) -> Interaction:
     """Return the interaction of a request below the FHIR base path.
 
-    `segments` are those below the base; `parameters.is_complete` is false where a form body was not seen; `declared`
-    says what the server's own parameters do; `conditional` tells of If-None-Exist.
+    `segments` are those below the base; `parameters.is_complete` is false where a form body was not seen; `conditional`
+    tells of If-None-Exist.
 
     Raises:
         Refused: INTERACTION_UNSUPPORTED.
     """
-    effects = [effect_of(item.code, declared) for item in parameters.items]
+    effects = [item.effect for item in parameters.items]
     if Effect.REFUSE in effects:
         raise Refused(Reason.INTERACTION_UNSUPPORTED, "a parameter that fhir.parameters refuses")
     verb = "GET" if method == "HEAD" else method
@@ -153,13 +150,13 @@ def _within(kind: str, id_: str, within: str, parameters: Parameters) -> Interac
     )
 
 
-def reached(asked: Interaction, parameters: Parameters, declared: Mapping[str, Effect]) -> tuple[Need, ...]:
+def reached(asked: Interaction, parameters: Parameters) -> tuple[Need, ...]:
     """Return what else a request reaches beyond what its path names.
 
     Included types are read, chained and reverse-included ones searched; a parameter that may do anything does to every
     type what the interaction does.
     """
-    needs = dict.fromkeys(need for item in parameters.items for need in _reached_by(item, asked, declared))
+    needs = dict.fromkeys(need for item in parameters.items for need in _reached_by(item, asked))
     if parameters.is_ambiguous or not parameters.is_complete:
         needs |= dict.fromkeys((Need(ANY, "r"), Need(ANY, "s"), *_everywhere(asked)))
     return tuple(needs)
@@ -169,12 +166,14 @@ def _everywhere(asked: Interaction) -> tuple[Need, ...]:
     return tuple(Need(ANY, need.letter) for need in asked.needs)
 
 
-def _reached_by(item: Parameter, asked: Interaction, declared: Mapping[str, Effect]) -> tuple[Need, ...]:
-    match effect_of(item.code, declared):
+def _reached_by(item: Parameter, asked: Interaction) -> tuple[Need, ...]:
+    match item.effect:
+        case Effect.NARROWS:
+            return ()
+        case Effect.CHAINS:
+            return (Need(ANY, "s"),)
         case Effect.REACHES:
             return _included(item)
-        case Effect.NARROWS:
-            return (Need(ANY, "s"),) if is_chained(item) else ()
         case Effect.CURSOR if asked.kind is Kind.SEARCH:  # a page of a typed search needs what the search needed
             return ()
         case Effect.DELETES_FURTHER if asked.deletes_further:

@@ -68,7 +68,7 @@ def _deletes_anything(scope: Scope) -> bool:
 def _unreached(case: Case, scopes: Iterable[Scope]) -> list[Need]:
     """Return what includes, chains and control parameters reach beyond these scopes."""
     whole = [scope for scope in scopes if not scope.filters]
-    needs = reached(case.asked, case.parameters, case.fhir.parameters)
+    needs = reached(case.asked, case.parameters)
     return [need for need in needs if not any(_covers(scope, need) for scope in whole)]
 
 

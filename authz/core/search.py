@@ -10,10 +10,13 @@ application/x-www-form-urlencoded.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote_plus, unquote_to_bytes
 
-from authz.model import Parameter, Parameters, Reason, Refused
+from authz.core.control_parameters import effect_of
+from authz.model import Effect, Parameter, Parameters, Reason, Refused
 
 PARAMETERS_MAX: Final = 256
 # letters, digits, `_` and `-`; then modifiers after `:` and chains after `.`
@@ -29,11 +32,18 @@ _SECOND_HEADER: Final = re.compile(r",[^&=]*=")
 _FORM: Final = re.compile(rb"[!-~]*")
 _FORM_ENCODING_AT_FAULT: Final = re.compile(rb"%(?:(?![0-9A-Fa-f]{2})|[01]|7[Ff])")
 
+NAMES_CACHED_MAX: Final = 4_096
+NAME_CACHED_MAX_CHARACTERS: Final = 64
+_SORTS_BY_CHAIN: Final = re.compile(r"[.:]")  # `subject.name`, and HAPI's `subject:Patient.name`
+
+NOTHING_DECLARED: Final[Mapping[str, Effect]] = {}
 NONE: Final = Parameters((), is_complete=True, is_ambiguous=False)
 
 
-def parse(text: str) -> Parameters:
+def parse(text: str, declared: Mapping[str, Effect] = NOTHING_DECLARED) -> Parameters:
     """Return the parameters of a query or form, without a `?`; empty pairs count for nothing.
+
+    `declared` says what the server's own parameters do, by names in lower case.
 
     Raises:
         Refused: REQUEST_MALFORMED, for a name that is not of FHIR's grammar.
@@ -44,10 +54,11 @@ def parse(text: str) -> Parameters:
     ambiguous = len(pairs) > PARAMETERS_MAX
     if _SEPARATOR in text:
         ambiguous = ambiguous or any(_SEPARATOR in pair and not _FORMAT.fullmatch(pair) for pair in pairs)
-    return Parameters(tuple([_parameter(pair) for pair in pairs[:PARAMETERS_MAX]]), True, ambiguous)  # noqa: FBT003
+    read = _decoded if "%" in text or "+" in text else _plain
+    return Parameters(tuple([read(pair, declared) for pair in pairs[:PARAMETERS_MAX]]), True, ambiguous)  # noqa: FBT003
 
 
-def parse_form(form: bytes) -> Parameters:
+def parse_form(form: bytes, declared: Mapping[str, Effect] = NOTHING_DECLARED) -> Parameters:
     """Return the parameters of a whole form body.
 
     Raises:
@@ -60,16 +71,16 @@ def parse_form(form: bytes) -> Parameters:
         unquote_to_bytes(form).decode()
     except UnicodeDecodeError:
         raise _malformed("the form holds percent-encoded bytes that are not UTF-8") from None
-    return parse(form.decode("ascii"))
+    return parse(form.decode("ascii"), declared)
 
 
-def parse_condition(header: str) -> Parameters:
+def parse_condition(header: str, declared: Mapping[str, Effect] = NOTHING_DECLARED) -> Parameters:
     """Return the parameters of If-None-Exist (FHIR R4 http.html, section 3.1.0.8.1).
 
     Raises:
         Refused: REQUEST_MALFORMED, as for a query.
     """
-    parameters = parse(header.strip(" \t").removeprefix("?"))
+    parameters = parse(header.strip(" \t").removeprefix("?"), declared)
     return parameters._replace(is_ambiguous=parameters.is_ambiguous or _SECOND_HEADER.search(header) is not None)
 
 
@@ -80,16 +91,43 @@ def joined(first: Parameters, second: Parameters) -> Parameters:
     return Parameters(items, first.is_complete and second.is_complete, ambiguous)
 
 
-def _parameter(pair: str) -> Parameter:
+def parameter(name: str, value: str, declared: Mapping[str, Effect]) -> Parameter:
+    """Return one parameter, decoded, with what it does.
+
+    Raises:
+        Refused: REQUEST_MALFORMED.
+    """
+    code, effect, is_sort = _named(name) if len(name) <= NAME_CACHED_MAX_CHARACTERS else _read_name(name)
+    if declared and (said := declared.get(code.lower())) is not None:
+        effect = Effect.CHAINS if said is Effect.NARROWS and "." in name else said
+    if is_sort and effect is Effect.NARROWS and _SORTS_BY_CHAIN.search(value):
+        effect = Effect.CHAINS
+    return Parameter(name, code, value, effect)
+
+
+def _decoded(pair: str, declared: Mapping[str, Effect]) -> Parameter:
     name, _, value = pair.partition("=")
-    if "%" in name or "+" in name:
-        name = unquote_plus(name)
-    if "%" in value or "+" in value:
-        value = unquote_plus(value)
+    return parameter(unquote_plus(name), unquote_plus(value), declared)
+
+
+def _plain(pair: str, declared: Mapping[str, Effect]) -> Parameter:
+    name, _, value = pair.partition("=")
+    return parameter(name, value, declared)
+
+
+def _read_name(name: str) -> tuple[str, Effect, bool]:
+    """Return a name's code, what FHIR or a known server does with it, and whether it sorts."""
     if not _NAME.fullmatch(name) or name.lower() == _CHARSET:
         raise _malformed("a parameter's name is not of FHIR's grammar, so servers may read it as another one")
     code = name.partition(":")[0].partition(".")[0]
-    return Parameter(name, code, value)
+    effect = effect_of(code, NOTHING_DECLARED)
+    if effect is Effect.NARROWS and "." in name:
+        effect = Effect.CHAINS
+    return code, effect, code.lower() == "_sort"
+
+
+# All servers' names together are some hundreds; 4,096 of the longest take 1 MB.
+_named: Final = lru_cache(maxsize=NAMES_CACHED_MAX)(_read_name)
 
 
 def _malformed(why: str) -> Refused:

@@ -6,15 +6,13 @@ import pytest
 
 from authz.core import interaction, search
 from authz.core.interaction import Interaction, Kind, Need, classify, reached
-from authz.model import Effect, Reason, Refused
-
-NOTHING_DECLARED: dict[str, Effect] = {}
+from authz.model import Reason, Refused
 
 
 def ask(method: str, path: str, *, conditional: bool = False) -> Interaction:
     path, _, query = path.partition("?")
     segments = tuple(path.split("/")) if path else ()
-    return classify(method, segments, search.parse(query), NOTHING_DECLARED, conditional=conditional)
+    return classify(method, segments, search.parse(query), conditional=conditional)
 
 
 NEEDS = {
@@ -122,9 +120,9 @@ def test_conditional_create_searches_too() -> None:
 
 def test_search_by_post_without_its_body_is_not_readable() -> None:
     unseen = search.parse("patient=1")._replace(is_complete=False)
-    assert not classify("POST", ("Observation", "_search"), unseen, NOTHING_DECLARED).is_readable
+    assert not classify("POST", ("Observation", "_search"), unseen).is_readable
     seen = search.parse("patient=1&code=x")
-    asked = classify("POST", ("Patient", "1", "Observation", "_search"), seen, NOTHING_DECLARED)
+    asked = classify("POST", ("Patient", "1", "Observation", "_search"), seen)
     assert asked == Interaction(Kind.COMPARTMENT_SEARCH, (Need("Observation", "s"),), "Patient", "1", "Observation")
 
 
@@ -165,4 +163,4 @@ REACHED = {
 def test_what_a_search_reaches_besides_its_type(query: str, needs: str) -> None:
     expected = tuple(Need(*need.split(".")) for need in needs.split())
     asked = ask("GET", f"Observation?{query}")
-    assert reached(asked, search.parse(query), NOTHING_DECLARED) == expected
+    assert reached(asked, search.parse(query)) == expected

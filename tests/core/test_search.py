@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from urllib.parse import quote
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.core import search
-from authz.model import Parameters, Reason, Refused
+from authz.model import Effect, Parameters, Reason, Refused
 
 NAMES = [
     "patient",
@@ -107,7 +108,7 @@ def test_any_name_is_read_as_it_is_or_refused(name: str, value: str) -> None:
 
 def test_parameters_are_read_in_order_and_empty_pairs_count_for_nothing() -> None:
     parameters = search.parse("a=1&b:exact=2%2C3&&c&pat%69ent=4+5&")
-    assert [tuple(item) for item in parameters.items] == [
+    assert [tuple(item)[:3] for item in parameters.items] == [
         ("a", "a", "1"),
         ("b:exact", "b", "2,3"),
         ("c", "c", ""),
@@ -195,3 +196,28 @@ def test_query_and_form_are_one() -> None:
     half = search.parse("&".join(["a=1"] * (search.PARAMETERS_MAX // 2 + 1)))
     assert search.joined(half, half).is_ambiguous
     assert not search.joined(query, query).is_ambiguous
+
+
+def test_names_of_any_length_are_read_alike() -> None:
+    for length in (search.NAME_CACHED_MAX_CHARACTERS, search.NAME_CACHED_MAX_CHARACTERS + 1):
+        name = "_" + "x" * (length - 1)
+        assert search.parse(f"{name}=1").items[0].effect is Effect.UNKNOWN
+        with pytest.raises(Refused):
+            search.parse(f"{name}[]=1")
+
+
+def test_what_is_kept_of_strangers_names_is_bounded() -> None:
+    def names(start: int) -> list[str]:
+        return [f"{start + number:_>{search.NAME_CACHED_MAX_CHARACTERS}}" for number in range(search.NAMES_CACHED_MAX)]
+
+    def read_all(start: int) -> None:
+        for name in names(start):
+            search.parse(f"{name}=1&{name}{'n' * 1000}=1")
+
+    read_all(10**6)
+    tracemalloc.start()
+    read_all(2 * 10**6)
+    read_all(3 * 10**6)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 500 * search.NAMES_CACHED_MAX
