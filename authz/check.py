@@ -12,15 +12,15 @@ from typing import TextIO
 from google.protobuf.json_format import ParseDict, ParseError
 
 from authz.assembly import client_address_of, policy_source, rules_of, style_of
-from authz.core.decide import Allow, Deny, Shadowed, Verdict
-from authz.core.grant import held
+from authz.core import told
+from authz.core.decide import Deny, Shadowed, Verdict
 from authz.core.quota import Exceeded, Within
 from authz.core.reasons import ANSWERS
 from authz.edge.keys import KeyRing
 from authz.edge.settings import Settings, load
 from authz.edge.store.limiter import Limiter
 from authz.edge.store.memory import MemoryStore
-from authz.model import Grant, Reason, Refused, Request
+from authz.model import Reason, Refused, Request
 from authz.service import Facts, Rules, Service
 from authz.wire import request as wire_request
 from authz.wire.pb.envoy.service.auth.v3.external_auth_pb2 import CheckRequest
@@ -126,34 +126,26 @@ async def _check(
 def _describe(verdict: Verdict, request: Request, decision_id: str, style: Style) -> dict[str, object]:
     answered = answer(verdict, decision_id, request.target, style)
     client, claims = verdict.client, verdict.claims
-    reason = reason_of(verdict)
+    reason, refused = reason_of(verdict), told.refusal(verdict)
     shadow = None
     if isinstance(verdict, Shadowed):
-        refused = verdict.refused.reason
-        shadow = {"reason": refused.value, "status": ANSWERS[refused].status}
+        shadow = {"reason": verdict.refused.reason.value, "status": ANSWERS[verdict.refused.reason].status}
     remove = [*answered.remove, *ALWAYS_REMOVED] if answered.status == HTTP_OK else []
     return {
         "verdict": "error" if reason is Reason.NOT_READY else "deny" if isinstance(verdict, Deny) else "allow",
         "status": answered.status,
         "reason": reason.value,
+        "detail": refused.detail if refused is not None else None,
         "decision_id": decision_id,
         "client": client.id if client is not None else None,
         "policy": client.policy if client is not None else None,
         "subject": claims.subject if claims is not None else None,
-        "scopes": _scopes(verdict),
+        "scopes": list(told.granted(verdict) or ()),
+        "scopes_needed": list(refused.needed) if refused is not None else [],
         "quota": _quota(verdict),
         "shadow": shadow,
         "headers": {"upstream": answered.upstream, "remove": remove, "response": answered.response},
     }
-
-
-def _scopes(verdict: Verdict) -> list[str]:
-    """Return the effective scopes, if any were looked at: of a grant, or of a verified token."""
-    if isinstance(verdict, Allow) and isinstance(verdict.right, Grant):
-        return list(verdict.right.scopes)
-    if verdict.client is None or verdict.claims is None:
-        return []
-    return list(held(verdict.client, verdict.claims).texts)
 
 
 def _quota(verdict: Verdict) -> object:

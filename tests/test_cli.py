@@ -52,15 +52,34 @@ def test_check_prints_the_decision_as_designed(site: Site) -> None:
     site.write(policy_document(quotas=[{"name": "q", "requests": 10, "per": "1s", "burst": 20}]))
     (line,) = check(site, check_request(bearer=token()))
     assert set(line) == {
-        "verdict", "status", "reason", "decision_id", "client", "policy", "subject", "scopes", "quota", "shadow", "headers",
+        "verdict", "status", "reason", "detail", "decision_id", "client", "policy", "subject", "scopes", "scopes_needed",
+        "quota", "shadow", "headers",
     }  # fmt: skip
     assert (line["verdict"], line["status"], line["reason"], line["shadow"]) == ("allow", 200, "allowed", None)
     assert (line["client"], line["policy"], line["subject"]) == (CLIENT_ID, f"partners/{CLIENT_ID}", "user-1")
     assert line["scopes"] == ["patient/Patient.read", "patient/Observation.read"]
+    assert (line["detail"], line["scopes_needed"]) == (None, [])
     assert line["quota"]["limits"][0]["remaining"] == 20
     assert line["headers"]["upstream"]["x-patient-id"] == "123"
-    assert "x_client_id" in line["headers"]["remove"]
+    assert {"x_client_id", "x-original-url", "x_rewrite_url"} <= set(line["headers"]["remove"])
     assert line["headers"]["response"]["x-decision-id"] == line["decision_id"]
+
+
+@pytest.mark.parametrize("mode", ["Enforce", "Shadow"])
+def test_check_says_why_as_the_audit_does(site: Site, mode: str) -> None:
+    site.write(policy_document(mode=mode))
+    denied, unknown, expired = check(
+        site,
+        check_request("/fhir/Condition?patient=123", bearer=token()),
+        check_request(forwarded=None),
+        check_request(bearer=token(exp=1)),
+    )
+    assert (denied["detail"], denied["scopes_needed"]) == ("needs patient/Condition.read", ["patient/Condition.read"])
+    assert (unknown["reason"], unknown["detail"]) == ("certificate_missing", "no client certificate")
+    assert (expired["detail"], expired["scopes_needed"], expired["scopes"]) == ("`exp` has passed", [], [])
+    assert [line["verdict"] for line in (denied, unknown, expired)] == (
+        ["deny", "deny", "deny"] if mode == "Enforce" else ["allow", "deny", "allow"]
+    )
 
 
 def test_check_decides_in_order_with_quotas_at_the_given_instant(site: Site) -> None:

@@ -16,11 +16,11 @@ from urllib.parse import unquote_plus
 
 import orjson
 
-from authz.core import grant
 from authz.core.decide import Allow, Deny, Shadowed, Verdict
 from authz.core.quota import Exceeded, Within
 from authz.core.reasons import ANSWERS
-from authz.model import Grant, Request
+from authz.core.told import granted
+from authz.model import Refused, Request
 
 LINES_MAX: Final = 65_536  # some 40 MB; at 1,000 decisions a second a minute of a reader that stands still
 GATHER_S: Final = 0.1  # a thread woken for each line would take the interpreter from a decision each time
@@ -71,21 +71,24 @@ def _add_outcome(line: dict[str, object], verdict: Verdict) -> None:
     if claims is not None:
         line["subject"], line["issuer"], line["patient"] = claims.subject, claims.issuer, claims.patient
         line["scopes_asked"] = claims.scopes
-        if client is not None:
-            line["scopes_granted"] = grant.effective(claims.scopes, client).texts
+    scopes = granted(verdict)
+    if scopes is not None:
+        line["scopes_granted"] = scopes
     line["verdict"], line["status"], line["reason"] = "allow", 200, "allowed"
     match verdict:
         case Allow(right=right):
             line["rule"] = right.rule
-            if isinstance(right, Grant):
-                line["scopes_granted"] = right.scopes
         case Shadowed(refused=refused):
-            line["shadow"] = {"reason": refused.reason.value, "detail": refused.detail}
+            line["shadow"] = {"reason": refused.reason.value, **_why(refused)}
         case Deny(refused=refused):
             line["verdict"], line["status"] = "deny", ANSWERS[refused.reason].status
-            line["reason"], line["detail"] = refused.reason.value, refused.detail
-            if refused.needed:
-                line["scopes_needed"] = refused.needed
+            line["reason"] = refused.reason.value
+            line.update(_why(refused))
+
+
+def _why(refused: Refused) -> dict[str, object]:
+    needed: dict[str, object] = {"scopes_needed": refused.needed} if refused.needed else {}
+    return {"detail": refused.detail, **needed}
 
 
 class AuditLog:

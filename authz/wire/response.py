@@ -11,10 +11,10 @@ from itertools import product
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
-from authz.core import grant
 from authz.core.decide import Allow, Deny, Shadowed, Verdict
 from authz.core.quota import Exceeded
 from authz.core.reasons import ANSWERS
+from authz.core.told import granted
 from authz.model import Fhir, Grant, Reason, Refused
 from authz.wire import ratelimit
 from authz.wire.ratelimit import Form
@@ -109,10 +109,9 @@ def _identity(verdict: Allow | Shadowed, decision_id: str) -> Headers:
             headers["x-token-subject"] = claims.subject
         if claims.patient is not None:
             headers["x-patient-id"] = claims.patient
-    if isinstance(right, Grant) or claims is not None:
-        scopes = right.scopes if isinstance(right, Grant) else grant.held(client, claims).texts
-        if scopes:
-            headers["x-token-scopes"] = " ".join(scopes)
+    scopes = granted(verdict)
+    if scopes:
+        headers["x-token-scopes"] = " ".join(scopes)
     if isinstance(right, Grant) and right.compartment is not None:
         headers["x-fhir-compartment"] = right.compartment
     return headers

@@ -73,6 +73,8 @@ def test_shadow_public_and_abandoned_are_told_apart() -> None:
     shadow = line(Shadowed(Refused(Reason.TOKEN_MISSING, "no bearer token"), QUOTA, CLIENT, None))
     assert shadow["verdict"] == "allow"
     assert shadow["shadow"] == {"reason": "token_missing", "detail": "no bearer token"}
+    lacking = line(Shadowed(Refused(Reason.SCOPE_MISSING, "needs x", needed=("x",)), QUOTA, CLIENT, CLAIMS))
+    assert lacking["shadow"] == {"reason": "scope_missing", "detail": "needs x", "scopes_needed": ["x"]}
     assert line(Allow(Public("GET /health"), Within(()), None, None))["rule"] == "GET /health"
     assert line(None)["verdict"] == "abandoned"
 
