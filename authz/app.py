@@ -21,6 +21,7 @@ from authz.assembly import (
 from authz.core.decide import Deny, Verdict
 from authz.edge import chance, clock
 from authz.edge.audit import AuditLog, record
+from authz.edge.cautions import cautions_of
 from authz.edge.keys import KeyRing
 from authz.edge.metrics import Decisions, Histogram, Number, Readings
 from authz.edge.settings import Settings
@@ -43,6 +44,7 @@ class Authz:
 
     def __init__(self, settings: Settings, folder: Path, registry: CollectorRegistry, audit: AuditLog) -> None:
         rules = rules_of(settings, folder)
+        self.cautions = cautions_of(settings)
         self._style = style_of(settings)
         self._client_address = client_address_of(settings)
         self._source = policy_source(settings)
@@ -169,6 +171,8 @@ class Authz:
         """Return what the metrics page tells besides the decisions (`edge.metrics.Source`)."""
         service = self.service
         yield "gauge", "clientpolicy_ready", "1 once the facts were complete.", {}, float(self._facts is not None)
+        told = "Settings that open more than it seems, as the log and `clientpolicy lint --config` tell them."
+        yield "gauge", "clientpolicy_configuration_cautions", told, {}, len(self.cautions)
         policies = self._source.policies
         generation = policies.generation if policies is not None else 0
         yield "gauge", "clientpolicy_policy_generation", "Times that policies changed.", {}, generation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from authz.core import jwks
+from authz.core.cautions import Platform, cautions_on
 from authz.core.certificate import fingerprint_of
 from authz.core.hops import Proxies, is_authority
 from authz.core.public import PublicRoutes
@@ -65,12 +67,25 @@ def rules_of(settings: Settings, folder: Path) -> Rules:
 
 def policy_source(settings: Settings) -> PolicySource:
     may_shadow, ceilings = settings.shadow == "allow", settings.ceilings
+    cautions = partial(cautions_on, platform=platform_of(settings))
     if settings.policies.path is not None:
-        return FilePolicies(settings.policies.path, may_shadow=may_shadow, ceilings=ceilings)
+        return FilePolicies(settings.policies.path, may_shadow=may_shadow, ceilings=ceilings, cautions=cautions)
     # The client library takes 0.4 s and 35 MB to load: for those alone who need it.
     from authz.edge.kubernetes.source import KubernetesPolicies  # noqa: PLC0415
 
-    return KubernetesPolicies(settings.policies.namespaces, may_shadow=may_shadow, ceilings=ceilings)
+    namespaces = settings.policies.namespaces
+    return KubernetesPolicies(namespaces, may_shadow=may_shadow, ceilings=ceilings, cautions=cautions)
+
+
+def platform_of(settings: Settings) -> Platform:
+    """Return what a policy meets here."""
+    fhir = settings.fhir
+    return Platform(
+        issuers=frozenset(issuer.name for issuer in settings.issuers),
+        base_path=fhir.base_path,
+        public=_public(settings.public),
+        parameters=frozenset(fhir.parameters).union(*fhir.compartments.add.values()),
+    )
 
 
 def authorities_of(settings: Settings, folder: Path) -> Authorities:

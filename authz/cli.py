@@ -48,7 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check)
 
     lint = commands.add_parser("lint", help="show every error in ClientPolicy manifests")
-    lint.add_argument("paths", nargs="+", type=Path, metavar="PATH")
+    lint.add_argument("--config", type=Path, metavar="FILE", help="and what a configuration opens; by its ceilings")
+    lint.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="default: the policies of FILE")
     lint.set_defaults(run=_lint)
 
     crd = commands.add_parser("crd", help="print the CustomResourceDefinition of ClientPolicy")
@@ -141,16 +142,22 @@ def _check(parsed: argparse.Namespace) -> int:
 
 
 def _lint(parsed: argparse.Namespace) -> int:
-    from authz.lint import lint  # noqa: PLC0415
+    from authz.edge.overrides import Misconfigured  # noqa: PLC0415
+    from authz.lint import lint, lint_with  # noqa: PLC0415
 
+    paths, config = tuple(parsed.paths), parsed.config
+    if not paths and config is None:
+        return _complain(("expected a PATH of manifests, or --config FILE",))
     try:
-        findings = lint(tuple(parsed.paths))
+        findings = lint(paths) if config is None else lint_with(config, os.environ, paths)
+    except Misconfigured as wrong:
+        return _complain(wrong.mistakes)
     except OSError as failed:
         return _complain((f"{failed.filename}: {failed.strerror}",))
     for line in (*findings.errors, *findings.notes):
         print(line)
-    if not findings.errors and not findings.policies:
-        return _complain((f"no ClientPolicy manifest in {', '.join(map(str, parsed.paths))}",))
+    if paths and not findings.errors and not findings.policies:
+        return _complain((f"no ClientPolicy manifest in {', '.join(map(str, paths))}",))
     return 1 if findings.errors else 0
 
 

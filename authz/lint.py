@@ -1,14 +1,22 @@
-"""`clientpolicy lint`: every error in every manifest, with file, line and field."""
+"""`clientpolicy lint`: every error in every manifest, with file, line and field; and what opens more than it seems."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from authz.assembly import platform_of
+from authz.core.cautions import R4, cautions_on
+from authz.edge.cautions import cautions_of
 from authz.edge.manifests import Unreadable
 from authz.edge.policy_files import Manifest, manifest_files, read_file
+from authz.edge.settings import load
+from authz.edge.source import Cautions
 from authz.policy import Source
+from authz.policy.cautions import cautions
+from authz.policy.ceilings import Ceiling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,13 +34,31 @@ def lint(paths: tuple[Path, ...]) -> Findings:
     Raises:
         OSError: a path cannot be read.
     """
+    return _lint(paths, (), partial(cautions, vocabulary=R4))
+
+
+def lint_with(config: Path, environment: Mapping[str, str], paths: tuple[Path, ...]) -> Findings:
+    """Return the findings in a configuration, and in manifests as it meets them: by default its own.
+
+    Raises:
+        Misconfigured: with every mistake in the configuration.
+        OSError: a path cannot be read.
+    """
+    settings = load(config, environment)
+    own = (settings.policies.path,) if settings.policies.path is not None else ()
+    told = tuple(f"{config}: {caution.place}: warning: {caution.message}" for caution in cautions_of(settings))
+    found = _lint(paths or own, settings.ceilings, partial(cautions_on, platform=platform_of(settings)))
+    return Findings(errors=found.errors, notes=(*told, *found.notes), policies=found.policies)
+
+
+def _lint(paths: Iterable[Path], ceilings: tuple[Ceiling, ...], cautions_for: Cautions) -> Findings:
     errors: list[str] = []
     notes: list[str] = []
     manifests: list[Manifest] = []
     files = {file.resolve(): file for path in paths for file in manifest_files(path)}
     for file in files.values():
         try:
-            found = read_file(file, str(file))
+            found = read_file(file, str(file), ceilings)
         except Unreadable as unreadable:
             errors.append(f"{file}:{unreadable.line}: {unreadable.message}")
             continue
@@ -41,7 +67,8 @@ def lint(paths: tuple[Path, ...]) -> Findings:
             notes.append(f"{file}:1: note: no ClientPolicy in this file")
     errors.extend(error for manifest in manifests for error in manifest.errors)
     errors.extend(_conflicts(manifests))
-    notes.extend(_notes(manifests))
+    for manifest in manifests:
+        notes.extend(_notes(manifest, cautions_for))
     return Findings(errors=tuple(errors), notes=tuple(notes), policies=len(manifests))
 
 
@@ -73,12 +100,15 @@ def _claimed_twice(
                 first[claim] = place.removesuffix(f": {field}")
 
 
-def _notes(manifests: list[Manifest]) -> Iterator[str]:
-    for manifest in manifests:
-        policy = manifest.policy
-        if policy is not None and policy.spec.certificate.source in (Source.ISSUED, Source.CSR):
-            source = policy.spec.certificate.source.value
-            yield (
-                f"{manifest.where('spec', 'certificate', 'source')}: note: {source} needs the operator; "
-                "read from files, this policy identifies nobody (External and None do)"
-            )
+def _notes(manifest: Manifest, cautions_for: Cautions) -> Iterator[str]:
+    policy = manifest.policy
+    if policy is None:
+        return
+    for caution in cautions_for(policy):
+        yield f"{manifest.where(*caution.path)}: warning: {caution.message}"
+    source = policy.spec.certificate.source
+    if source in (Source.ISSUED, Source.CSR):
+        yield (
+            f"{manifest.where('spec', 'certificate', 'source')}: note: {source.value} needs the operator; "
+            "read from files, this policy identifies nobody (External and None do)"
+        )

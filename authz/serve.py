@@ -55,6 +55,10 @@ async def _serve(settings: Settings, folder: Path) -> int:
         collector(registry=registry)
     audit = _audit_log(settings.audit.path)
     authz = Authz(settings, folder, registry, audit)
+    for caution in authz.cautions:
+        logger.warning(
+            "configuration opens more or does less than it seems", extra={"key": caution.place, "told": caution.message}
+        )
     server = GrpcServer(authz.check)
     ops = OpsServer(registry, lambda: authz.missing)
     loop = asyncio.get_running_loop()

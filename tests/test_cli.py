@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -224,9 +225,66 @@ def test_lint_tells_errors_notes_and_nothing(site: Site, tmp_path: Path) -> None
     assert run("lint", empty).returncode == 2
 
 
+def test_lint_of_a_configuration_tells_what_it_opens_by_file_and_key(site: Site) -> None:
+    route = {"name": "all", "match": {"path": "/fhir/Patient"}, "scopes": {"anyOf": ["system/*.r"]}}
+    document = policy_document(
+        scopes=["patient/Pateint.read"], token={"issuers": ["health-auth", "other"]}, routes=[route]
+    )
+    site.write(document, public=["GET /health", "GET /*"], listen={"grpc": "0.0.0.0:9191", "ops": "127.0.0.1:0"})
+    config, policy = site.config_file, site.policy_file()
+    for done in (run("lint", "--config", config), run("lint", "--config", config, site.folder / "policies")):
+        assert done.returncode == 0
+        assert [re.sub(r":\d+:", ":", line.partition(": warning: ")[0]) for line in done.stdout.splitlines()] == [
+            f"{config}: listen.grpc",
+            f"{config}: public[1]",
+            f"{policy}: spec.scopes[0]",
+            f"{policy}: spec.token.issuers[1]",
+            f"{policy}: spec.routes[0].match.path",
+            f"{policy}: spec.routes[0].match.path",
+        ]
+    alone = run("lint", policy)
+    assert (alone.returncode, len(alone.stdout.splitlines())) == (0, 1)
+    assert ": spec.scopes[0]: warning: " in alone.stdout
+
+
+def test_lint_judges_by_the_configurations_ceilings(site: Site) -> None:
+    site.write(ceilings=[{"namespaces": ["partners"], "scopes": ["patient/*.r"]}])
+    assert run("lint", site.policy_file()).returncode == 0
+    done = run("lint", "--config", site.config_file)
+    assert done.returncode == 1
+    assert "spec.scopes[0]: beyond the platform's ceiling" in done.stdout
+
+
+def test_lint_of_a_configuration_alone(site: Site) -> None:
+    site.write(policies={"source": "kubernetes", "namespaces": ["a"]})
+    done = run("lint", "--config", site.config_file)
+    assert (done.returncode, done.stdout) == (0, "")
+    site.write(public=["nonsense"])
+    bad = run("lint", "--config", site.config_file)
+    assert (bad.returncode, bad.stdout) == (2, "")
+    assert "public[0]: expected METHOD" in bad.stderr
+    site.write(policies={"path": "nowhere"})
+    assert "nowhere" in run("lint", "--config", site.config_file).stderr
+
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
 def test_examples_are_good() -> None:
-    examples = Path(__file__).resolve().parents[1] / "examples"
+    examples = EXAMPLES
     done = run("lint", examples / "policies", examples / "policies")
+    assert (done.returncode, done.stdout) == (0, "")
+    done = run("lint", "--config", examples / "authz.yaml")
     assert (done.returncode, done.stdout) == (0, "")
     settings = load(examples / "authz.yaml", {})
     assert rules_of(settings, examples).trusted_hops == 1
+
+
+def test_examples_for_a_cluster_are_good() -> None:
+    folder = EXAMPLES / "kubernetes"
+    done = run("lint", "--config", folder / "authz.yaml", folder / "trusted-partner-app.yaml")
+    assert done.returncode == 0
+    assert [line.split(": ")[1:3] for line in done.stdout.splitlines()] == [
+        ["ceilings", "warning"],  # the example leaves them to the platform
+        ["spec.certificate.source", "note"],
+    ]

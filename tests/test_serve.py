@@ -135,6 +135,19 @@ async def test_service_answers_audits_and_counts(service: Service) -> None:
     assert [line["reason"] for line in service.lines()] == ["allowed", "certificate_missing"]
 
 
+async def test_configuration_that_opens_more_than_it_seems_is_told_once_at_start(site: Site) -> None:
+    service = Service(site, public=["GET /health", "GET /*"])
+    try:
+        await service.ready()
+        assert "clientpolicy_configuration_cautions 1.0" in (await service.get("/metrics"))[1]
+    finally:
+        await service.stop()
+    log = [json.loads(line) for line in (site.folder / "log.jsonl").read_text().splitlines()]
+    told = [line for line in log if line["message"] == "configuration opens more or does less than it seems"]
+    assert [(line["level"], line["key"]) for line in told] == [("warning", "public[1]")]
+    assert "all of FHIR at /fhir" in told[0]["told"]
+
+
 async def test_edited_and_deleted_policies_act_at_once(service: Service) -> None:
     service.policy(suspended=True)
     await service.until("client_suspended")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 
@@ -18,3 +19,11 @@ class PublicRoutes:
             if method == allowed and path.startswith(prefix) and len(path) > len(prefix):
                 return f"{allowed} {prefix}*"
         return None
+
+    def covering(self, path: str, *, is_prefix: bool) -> Iterator[tuple[str, str]]:
+        """Yield the rules, as method and path, that open a path to everyone; of a prefix, all that is below it."""
+        if not is_prefix:
+            yield from sorted(rule for rule in self.exact if rule[1] == path)
+        for method, prefix in self.below:
+            if path.startswith(prefix) and (is_prefix or len(path) > len(prefix)):
+                yield method, f"{prefix}*"

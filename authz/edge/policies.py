@@ -18,7 +18,7 @@ from authz.core.roster import Entry, enlist, enlist_invalid, index
 from authz.edge.manifests import Unreadable
 from authz.edge.metrics import Number
 from authz.edge.policy_files import Manifest, manifest_files, read_file
-from authz.edge.source import standings
+from authz.edge.source import Cautions, no_cautions, standings
 from authz.model import Policies
 from authz.policy import Source
 from authz.policy.ceilings import Ceiling
@@ -43,9 +43,17 @@ class _Known:
 class PolicyFolder:
     """Reads a folder again and again; what it keeps is what each file last said that was valid."""
 
-    def __init__(self, path: Path, *, may_shadow: bool, ceilings: tuple[Ceiling, ...] = ()) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        may_shadow: bool,
+        ceilings: tuple[Ceiling, ...] = (),
+        cautions: Cautions = no_cautions,
+    ) -> None:
         self._path = path
         self._ceilings = ceilings
+        self._cautions = cautions
         self._may_shadow = may_shadow
         self._files: dict[Path, _Known] = {}
         self._generation = 0
@@ -100,9 +108,25 @@ class PolicyFolder:
         if not manifests:
             logger.warning("policy file holds no ClientPolicy", extra={"file": str(file)})
         _absorb(known, manifests, may_shadow=self._may_shadow)
+        for manifest in manifests:
+            self._caution(manifest)
         for error in known.errors:
             logger.warning("policy invalid; its last good version holds", extra={"error": error})
         return True
+
+    def _caution(self, manifest: Manifest) -> None:
+        """Tell what of a valid policy does less, or more, than it seems to."""
+        policy = manifest.policy
+        if policy is None:
+            return
+        if policy.spec.certificate.source in (Source.ISSUED, Source.CSR):
+            logger.warning(
+                "from files only certificate.source External and None identify a client",
+                extra={"file": manifest.shown, "policy": manifest.name},
+            )
+        for caution in self._cautions(policy):
+            told = f"{manifest.where(*caution.path)}: {caution.message}"
+            logger.warning("policy opens more or does less than it seems", extra={"caution": told})
 
 
 def _absorb(known: _Known, manifests: tuple[Manifest, ...], *, may_shadow: bool) -> None:
@@ -122,7 +146,6 @@ def _absorb(known: _Known, manifests: tuple[Manifest, ...], *, may_shadow: bool)
             errors.append(f"{manifest.where('metadata', 'name')}: `{owner}` stands {times[owner]} times in this file")
         elif owner is not None and manifest.policy is not None:
             entries[owner] = enlist(manifest.policy, may_shadow=may_shadow)
-            _note_unusable(manifest)
             continue
         if owner in last_good:
             good = entries.get(owner, last_good[owner])
@@ -156,20 +179,19 @@ def _owners(known: _Known, manifests: tuple[Manifest, ...]) -> list[str | None]:
     return owners
 
 
-def _note_unusable(manifest: Manifest) -> None:
-    if manifest.policy is not None and manifest.policy.spec.certificate.source in (Source.ISSUED, Source.CSR):
-        logger.warning(
-            "from files only certificate.source External and None identify a client",
-            extra={"file": str(manifest.file), "policy": manifest.name},
-        )
-
-
 class FilePolicies:
     """The policies of a folder, watched (`edge.source.PolicySource`)."""
 
-    def __init__(self, path: Path, *, may_shadow: bool, ceilings: tuple[Ceiling, ...] = ()) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        may_shadow: bool,
+        ceilings: tuple[Ceiling, ...] = (),
+        cautions: Cautions = no_cautions,
+    ) -> None:
         self._path = path
-        self._folder = PolicyFolder(path, may_shadow=may_shadow, ceilings=ceilings)
+        self._folder = PolicyFolder(path, may_shadow=may_shadow, ceilings=ceilings, cautions=cautions)
         self.where: Final = str(path)
         self.policies: Policies | None = None
         self.trouble = ""

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from authz.core.loose import map_of
 from authz.edge.manifests import Document, Unreadable, read_documents
 from authz.policy import API_VERSION, KIND, ClientPolicy, FieldError, parse
-from authz.policy.ceilings import Ceiling, beyond
+from authz.policy.ceilings import Ceiling, within
 from authz.policy.document import Metadata
 
 SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
@@ -132,11 +132,7 @@ def _judged(value: object, ceilings: tuple[Ceiling, ...]) -> tuple[ClientPolicy 
     """Return the policy, or what is wrong with it."""
     if map_of(value).get("kind") in _LISTS:
         return None, (FieldError(path=("items",), message="expected a list of ClientPolicies"),)
-    parsed = parse(value)
-    if not isinstance(parsed, ClientPolicy):
-        return None, parsed
-    wrong = beyond(parsed, ceilings)
-    return (None, wrong) if wrong else (parsed, ())
+    return within(parse(value), ceilings)
 
 
 def _name(value: object) -> str | None:

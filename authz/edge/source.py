@@ -7,6 +7,14 @@ from typing import Protocol
 
 from authz.edge.metrics import Number
 from authz.model import Policies, Standing
+from authz.policy import ClientPolicy, FieldError
+
+Cautions = Callable[[ClientPolicy], Iterable[FieldError]]
+
+
+def no_cautions(_: ClientPolicy) -> Iterable[FieldError]:
+    """Return nothing to be told of a policy."""
+    return ()
 
 
 class NoPolicies(Exception):  # noqa: N818 it is what came of asking

@@ -54,6 +54,14 @@ def beyond(policy: ClientPolicy, ceilings: tuple[Ceiling, ...]) -> tuple[FieldEr
     return min((tuple(_excess(policy, ceiling)) for ceiling in ours), key=len)
 
 
+def within(
+    parsed: ClientPolicy | tuple[FieldError, ...], ceilings: tuple[Ceiling, ...]
+) -> tuple[ClientPolicy | None, tuple[FieldError, ...]]:
+    """Return what `parse` read if it is a policy that keeps to the ceilings; else None, and what is wrong."""
+    wrong = beyond(parsed, ceilings) if isinstance(parsed, ClientPolicy) else parsed
+    return (parsed, ()) if isinstance(parsed, ClientPolicy) and not wrong else (None, wrong)
+
+
 def _excess(policy: ClientPolicy, ceiling: Ceiling) -> Iterator[FieldError]:
     spec = policy.spec
     modes = [mode.value for mode in ceiling.modes]

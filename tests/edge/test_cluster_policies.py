@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,10 +11,13 @@ from cluster import accepted, external, issued, policy_object
 from hypothesis import given
 from hypothesis import strategies as st
 
+from authz.core.cautions import R4
 from authz.core.certificate import identify
 from authz.edge.kubernetes.census import Census, Fortune
 from authz.edge.kubernetes.objects import meta_of, read
+from authz.edge.kubernetes.source import ERRORS_TOLD_MAX, TOLD_MAX, KubernetesPolicies
 from authz.model import Policies, Presented, Refused, Standing
+from authz.policy.cautions import cautions
 from authz.policy.ceilings import Ceiling
 
 A, B, C, D = (letter * 64 for letter in "abcd")
@@ -373,6 +377,36 @@ def test_what_goes_beyond_the_ceilings_is_invalid() -> None:
     assert (
         World(policy_object(namespace="strangers", status=issued(A)), ceilings=(CEILING,)).reason(A) == "policy_invalid"
     )
+
+
+def test_each_valid_version_is_shown_once() -> None:
+    shown: list[str] = []
+    before = None
+    first = policy_object(scopes=["system/*.r"], status=issued(A))
+    bad = policy_object(scopes=["bad"], meta={"generation": 2, "resourceVersion": "2"})
+    third = policy_object(scopes=["system/*.s"], meta={"generation": 3, "resourceVersion": "3"})
+    for document in (first, first, bad, third, third):
+        meta = meta_of(document)
+        assert meta is not None
+        before, _ = read(
+            document, meta, before, may_shadow=True, ceilings=(),
+            judged=lambda policy: shown.extend(scope.text for scope in policy.spec.scopes),
+        )  # fmt: skip
+    assert shown == ["system/*.r", "system/*.s"]
+
+
+def test_source_tells_what_a_policy_does_not_do(caplog: pytest.LogCaptureFixture) -> None:
+    source = KubernetesPolicies(may_shadow=True, cautions=partial(cautions, vocabulary=R4))
+    many = policy_object(scopes=[f"system/No{'x' * 60}{letter}.r" for letter in "abcdefghijklmn"])
+    for document in (policy_object(), many):
+        meta = meta_of(document)
+        assert meta is not None
+        assert source.look(document, meta) is not None
+    (record,) = caplog.records
+    assert record.message == "policy opens more or does less than it seems"
+    assert record.__dict__["policy"] == "partners/app"
+    assert len(record.__dict__["cautions"]) == ERRORS_TOLD_MAX
+    assert all(len(told) <= TOLD_MAX for told in record.__dict__["cautions"])
 
 
 def test_recreated_namesake_inherits_nothing() -> None:

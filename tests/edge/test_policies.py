@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import pytest
 import yaml
 from partner import CLIENT_ID, Site, partner_certificate, policy_document
 
+from authz.core.cautions import R4
 from authz.edge.manifests import TEXT_MAX_CHARACTERS, Unreadable, read_documents
 from authz.edge.policies import PolicyFolder
 from authz.lint import lint
 from authz.model import Client, Policies, Standing
+from authz.policy.cautions import cautions
 from authz.policy.ceilings import Ceiling
 
 MINE = partner_certificate().fingerprint
@@ -375,6 +378,20 @@ def test_folder_that_is_gone_denies_everyone(folder: Folder) -> None:
     folder.site.policy_file().unlink()
     (folder.site.folder / "policies").rmdir()
     assert folder.refresh().by_fingerprint == {}
+
+
+def test_what_a_policy_does_not_do_is_told_once(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    site.write(policy_document(scopes=["patient/Pateint.read"]))
+    folder = PolicyFolder(site.folder / "policies", may_shadow=True, cautions=partial(cautions, vocabulary=R4))
+    policies = folder.refresh()
+    assert policies is not None
+    assert folder.refresh() is None
+    (record,) = caplog.records
+    assert record.message == "policy opens more or does less than it seems"
+    assert record.__dict__["caution"].startswith(f"{site.policy_file()}:")
+    assert ": spec.scopes[0]: FHIR R4 has no resource type `Pateint`" in record.__dict__["caution"]
+    assert policies.by_fingerprint[MINE].client.standing is Standing.ACTIVE
+    assert folder.errors == ()
 
 
 # ---- YAML -------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ the operator writes it counts as absent.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -17,7 +17,7 @@ from authz.core.loose import list_of, map_of
 from authz.core.roster import enlist, enlist_invalid
 from authz.model import Client, Standing
 from authz.policy import ClientPolicy, FieldError, Source, parse
-from authz.policy.ceilings import Ceiling, beyond
+from authz.policy.ceilings import Ceiling, within
 from authz.policy.claims import Claim, claims_of
 
 FINGERPRINTS_MAX: Final = 64  # in a status: four times what its schema admits
@@ -76,12 +76,23 @@ def meta_of(document: object) -> Meta | None:
             return None
 
 
+def _ignore(_: ClientPolicy) -> None:
+    """Take no notice of a policy."""
+
+
 def read(
-    document: Document, meta: Meta, before: Held | None, *, may_shadow: bool, ceilings: tuple[Ceiling, ...]
+    document: Document,
+    meta: Meta,
+    before: Held | None,
+    *,
+    may_shadow: bool,
+    ceilings: tuple[Ceiling, ...],
+    judged: Callable[[ClientPolicy], None] = _ignore,
 ) -> tuple[Held, tuple[FieldError, ...]]:
     """Return what to keep of an object, and what is wrong with its spec if that has not been said before.
 
-    `before` is what was kept of its name so far; of a namesake with another UID nothing carries over.
+    `before` is what was kept of its name so far; of a namesake with another UID nothing carries over. `judged` is
+    called with a policy whose spec is new and valid.
     """
     told = map_of(map_of(document.get("status")).get("certificate"))
     made = tuple(_made(told))
@@ -91,8 +102,11 @@ def read(
     if before is not None and before.meta.generation == meta.generation != _UNKNOWN:  # only its status has changed
         client, claims, listed, count = before.client, before.claims, before.listed, before.errors
     else:
-        client, claims, listed, errors = _judged(document, meta, before, may_shadow=may_shadow, ceilings=ceilings)
+        policy, errors = _judged(document, ceilings)
+        client, claims, listed = _kept(policy, document, meta, before, may_shadow=may_shadow)
         count = len(errors)
+        if policy is not None:
+            judged(policy)
     held = Held(
         meta=meta,
         client=client,
@@ -105,9 +119,8 @@ def read(
     return held, errors
 
 
-def _judged(
-    document: Document, meta: Meta, before: Held | None, *, may_shadow: bool, ceilings: tuple[Ceiling, ...]
-) -> tuple[Client, frozenset[Claim], frozenset[str], tuple[FieldError, ...]]:
+def _judged(document: Document, ceilings: tuple[Ceiling, ...]) -> tuple[ClientPolicy | None, tuple[FieldError, ...]]:
+    """Return the policy, or what is wrong with it."""
     metadata = map_of(document.get("metadata"))
     parsed = parse(
         {
@@ -117,15 +130,21 @@ def _judged(
             "spec": document.get("spec"),
         }
     )
-    errors = beyond(parsed, ceilings) if isinstance(parsed, ClientPolicy) else parsed
-    if isinstance(parsed, ClientPolicy) and not errors:
-        client, fingerprints = enlist(parsed, may_shadow=may_shadow)
-        return client, claims_of(parsed), frozenset(fingerprints), ()
+    return within(parsed, ceilings)
+
+
+def _kept(
+    policy: ClientPolicy | None, document: Document, meta: Meta, before: Held | None, *, may_shadow: bool
+) -> tuple[Client, frozenset[Claim], frozenset[str]]:
+    """Return the client, its claims and its listed fingerprints: of a valid policy, else of its last good version."""
+    if policy is not None:
+        client, fingerprints = enlist(policy, may_shadow=may_shadow)
+        return client, claims_of(policy), frozenset(fingerprints)
     if before is not None and before.client.standing is not Standing.INVALID:
-        return braked(before.client, document), before.claims, before.listed, errors
+        return braked(before.client, document), before.claims, before.listed
     entry = enlist_invalid(document, meta.name)
     client = entry.client if entry is not None else Client(id="", policy=meta.name, standing=Standing.INVALID)
-    return client, frozenset(), frozenset(), errors
+    return client, frozenset(), frozenset()
 
 
 def _identifying(client: Client, listed: frozenset[str], told: Document, made: tuple[Print, ...]) -> Iterator[Print]:

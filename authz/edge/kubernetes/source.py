@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Final
 
 from authz.edge import clock
@@ -16,9 +17,9 @@ from authz.edge.kubernetes.connect import connect as connect_by_environment
 from authz.edge.kubernetes.objects import Document, Held, Meta, read
 from authz.edge.kubernetes.reflector import Reflector, Timing, Turns
 from authz.edge.metrics import Number
-from authz.edge.source import NoPolicies
+from authz.edge.source import Cautions, NoPolicies, no_cautions
 from authz.model import Policies, Standing
-from authz.policy import FieldError
+from authz.policy import ClientPolicy, FieldError
 from authz.policy.ceilings import Ceiling
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ GATHER_S: Final = 0.005  # a mass edit is one swap for all that comes in this ti
 GATHER_SHARE: Final = 10  # swaps shall take a tenth of the time at most, however much there is to judge
 GATHER_MAX_S: Final = 0.2  # but none waits for longer
 ERRORS_TOLD_MAX: Final = 10  # of one policy, in the log
+TOLD_MAX: Final = 300  # characters of each
 
 
 class KubernetesPolicies:
@@ -38,11 +40,13 @@ class KubernetesPolicies:
         *,
         may_shadow: bool,
         ceilings: tuple[Ceiling, ...] = (),
+        cautions: Cautions = no_cautions,
         connect: Connect | None = None,
         timing: Timing | None = None,
     ) -> None:
         self._may_shadow = may_shadow
         self._ceilings = ceilings
+        self._cautions = cautions
         self._api = Api(connect or _connect)
         self._census = Census()
         self._turns = Turns()
@@ -132,11 +136,20 @@ class KubernetesPolicies:
         before = self._census.get(meta.name)
         if before is not None and (before.meta.uid, before.meta.version) == (meta.uid, meta.version):
             return None
-        held, errors = read(document, meta, before, may_shadow=self._may_shadow, ceilings=self._ceilings)
+        held, errors = read(
+            document, meta, before, may_shadow=self._may_shadow, ceilings=self._ceilings, judged=self._caution
+        )
         if errors and self._told.get(meta.name) != (meta.uid, meta.generation):
             self._told[meta.name] = meta.uid, meta.generation
             _tell_invalid(held, errors)
         return held
+
+    def _caution(self, policy: ClientPolicy) -> None:
+        """Tell what of a valid policy does less, or more, than it seems to."""
+        told = [str(caution)[:TOLD_MAX] for caution in islice(self._cautions(policy), ERRORS_TOLD_MAX)]
+        if told:
+            name = f"{policy.metadata.namespace}/{policy.metadata.name}"
+            logger.warning("policy opens more or does less than it seems", extra={"policy": name, "cautions": told})
 
     def put(self, held: Held) -> None:
         before = self._census.get(held.meta.name)
@@ -197,7 +210,7 @@ def _tell_invalid(held: Held, errors: tuple[FieldError, ...]) -> None:
         extra={
             "policy": held.meta.name,
             "generation": held.meta.generation,
-            "errors": [str(error)[:300] for error in errors[:ERRORS_TOLD_MAX]],
+            "errors": [str(error)[:TOLD_MAX] for error in errors[:ERRORS_TOLD_MAX]],
         },
     )
 
