@@ -46,8 +46,6 @@ OTHER_TESTS: Final = {
     "authz/core/reasons.py": ["tests/wire/test_response.py", SERVICE],
     "authz/core/roster.py": [SMALL, SERVICE],
     "authz/core/search.py": ["tests/core/test_interaction.py", "tests/core/test_grant.py"],
-    "authz/core/strict_json.py": ["tests/core/test_jwks.py", "tests/core/test_bearer.py"],
-    "authz/core/thumbprint.py": ["tests/core/test_jwks.py", "tests/core/test_bearer.py"],
     "authz/policy/__init__.py": [DOCUMENT],
     "authz/policy/claims.py": [DOCUMENT],
     "authz/policy/crd.py": [DOCUMENT],

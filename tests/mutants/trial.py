@@ -22,10 +22,12 @@ from typing import Final, TypeVar
 
 import grimp
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import Phase, settings
 from mutants.mutations import Mutant
 
 _Told = TypeVar("_Told")
+_generate = rsa.generate_private_key
 _ROOTS: Final = ("authz", "clientpolicy_operator")
 LIMIT_S = 10  # seconds beside five times what the tests take without a mutant: a loop that ends is no loop
 
@@ -41,8 +43,9 @@ def survivors(root: Path, module: str, tests: list[str], mutants: list[Mutant]) 
     Raises:
         RuntimeError: the tests fail without a mutant.
     """
-    durations, loaded = _in_fork(lambda: _first_run(tests))
+    durations, loaded, keys = _in_fork(lambda: _first_run(tests))
     _load_others(root, module, loaded)
+    rsa.generate_private_key = _Keys(keys)
     started = time.monotonic()
     unchanged = Mutant(module=module, function="", before="", after="", source=(root / module).read_text())
     if not tests or not _passes(root, unchanged, tests, durations, 0):
@@ -119,11 +122,28 @@ class _UntilOneFails:
         os._exit(exitstatus)
 
 
-def _first_run(tests: list[str]) -> tuple[dict[str, float], list[str]]:
-    """Return how long each test took, and which modules are loaded after them."""
+class _Keys:
+    """Makes RSA keys ahead, for all that a process forks, since one takes as long as many tests."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        self._made = [(size, _generate(65537, size)) for size in sizes]
+        self.asked: list[int] = []
+
+    def __call__(self, public_exponent: int, key_size: int, backend: object = None) -> rsa.RSAPrivateKey:  # noqa: ARG002 the function's
+        self.asked.append(key_size)
+        for place, (size, key) in enumerate(self._made):
+            if size == key_size:
+                del self._made[place]
+                return key
+        return _generate(public_exponent, key_size)
+
+
+def _first_run(tests: list[str]) -> tuple[dict[str, float], list[str], list[int]]:
+    """Return how long each test took, which modules are loaded after them, and the sizes of the RSA keys they made."""
     clock = _Clock()
+    rsa.generate_private_key = keys = _Keys([])
     _run_tests(tests, clock)
-    return clock.durations, list(sys.modules)
+    return clock.durations, list(sys.modules), keys.asked
 
 
 def _run_tests(tests: list[str], watcher: object) -> None:
