@@ -54,7 +54,6 @@ OTHER_TESTS: Final = {
     "authz/policy/fields.py": [DOCUMENT, "tests/policy/test_crd.py"],
     "authz/policy/limits.py": [DOCUMENT, "tests/core/test_quota.py"],
     "authz/policy/smart.py": [DOCUMENT, "tests/core/test_grant.py"],
-    "authz/wire/encoding.py": ["tests/wire/test_response.py", SERVICE],
     "authz/wire/ratelimit.py": ["tests/wire/test_response.py"],
     "authz/wire/request.py": [SERVICE],
     "authz/wire/response.py": [SERVICE],

@@ -1,4 +1,4 @@
-"""Verdict → CheckResponse: what the caller and the upstream get to see, for every reason."""
+"""Verdict → answer: what the caller and the upstream get to see, for every reason."""
 
 from __future__ import annotations
 
@@ -13,9 +13,6 @@ from authz.core.reasons import ANSWERS
 from authz.model import Claims, Client, Compartment, Confirmation, Fhir, Grant, Reason, Refused
 from authz.policy.smart import parse_scope
 from authz.wire import ratelimit
-from authz.wire.encoding import encode
-from authz.wire.pb.envoy.config.core.v3.base_pb2 import HeaderValueOption
-from authz.wire.pb.envoy.service.auth.v3.external_auth_pb2 import CheckResponse
 from authz.wire.ratelimit import Form
 from authz.wire.response import ALWAYS_REMOVED, IDENTITY_HEADERS, Answered, Style, answer
 
@@ -213,34 +210,3 @@ def test_legacy_form_tells_the_limit_that_is_nearest() -> None:
     ]
     for quota in (None, Unknown("x"), Within(())):
         assert ratelimit.fields(quota, Form.IETF) == []
-
-
-def decoded(verdict: Any, target: str = "/fhir/x") -> CheckResponse:
-    return CheckResponse.FromString(encode(answer(verdict, ID, target, STYLE), verdict, ID))
-
-
-def test_allow_on_the_wire() -> None:
-    response = decoded(ALLOW)
-    assert response.status.code == 0
-    ok = response.ok_response
-    assert {option.header.key for option in ok.headers} >= {"x-client-id", "x-patient-id"}
-    for option in (*ok.headers, *ok.response_headers_to_add):
-        assert option.append_action == HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
-    assert "x_client_id" in ok.headers_to_remove
-    metadata = {name: value.string_value for name, value in response.dynamic_metadata.fields.items()}
-    assert metadata == {"decision_id": ID, "reason": "allowed", "client": "app", "policy": "partners/app"}
-
-
-@pytest.mark.parametrize("reason", [reason for reason in Reason if reason is not Reason.ALLOWED])
-def test_denial_on_the_wire(reason: Reason) -> None:
-    response = decoded(Deny(Refused(reason)))
-    assert response.status.code != 0
-    assert response.HasField("denied_response")
-    assert response.denied_response.status.code == STATUS[reason.value]
-    assert response.dynamic_metadata.fields["reason"].string_value == reason.value
-
-
-def test_shadow_on_the_wire_is_ok_and_told_in_the_metadata() -> None:
-    response = decoded(Shadowed(Refused(Reason.SCOPE_MISSING), Within(()), CLIENT, CLAIMS))
-    assert response.HasField("ok_response")
-    assert response.dynamic_metadata.fields["shadow"].string_value == "scope_missing"
