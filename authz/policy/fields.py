@@ -14,7 +14,7 @@ from authz.policy.smart import SCOPE_MAX_CHARACTERS, Scope, parse_scope
 COMMON_NAME_MAX: Final = 64  # X.520 ub-common-name
 DNS_LABEL: Final = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
 _SCOPE_TOKEN: Final = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]{1,256}")  # RFC 6749 section 3.3
-_ROUTE_PATH: Final = re.compile(r"/(?:[A-Za-z0-9_~!$&'()*+,=:@-]|\.(?!\.?(?:/|$))|/(?!/))*")
+_ROUTE_PATH: Final = re.compile(r"/(?!/)(?:[A-Za-z0-9_~!$&'()*+,=:@-]|\.(?!\.?(?:/|$))|/(?!/))*")
 
 Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{64}$", to_lower=True)]
 DnsName = Annotated[str, StringConstraints(pattern=rf"^(?:\*\.)?{DNS_LABEL}(?:\.{DNS_LABEL})*$", max_length=253)]

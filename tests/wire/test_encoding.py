@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from authz.core.decide import Allow, Deny, Public, Shadowed
+from authz.core.decide import Allow, Deny, Public, Shadowed, Verdict
 from authz.core.quota import Level, Unknown, Within
 from authz.model import Client, Compartment, Fhir, Grant, Reason, Refused
 from authz.wire import encoding
@@ -64,6 +64,20 @@ def test_allow_is_the_answer_whole(verdict: Any, expected: dict[str, str]) -> No
     assert set(answered.response) == {"x-decision-id", "ratelimit-policy", "ratelimit"}
     assert list(response.ok_response.headers_to_remove) == [*answered.remove, *ALWAYS_REMOVED]
     assert metadata(response) == {**expected, "decision_id": ID}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "x-original-url", "x-rewrite-url", "x-original-uri", "x-http-path-override", "x_original_url", "x-original_url",
+        "x_rewrite_url", "x_original_uri", "x_http_path_override", "x-http_path-override", "x-forwarded-uri",
+        "x_forwarded_path", "x-ms-original-url", "x-script-name", "script-name", "script_name", "path-info", "path_info",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("verdict", [ALLOW, PUBLIC, SHADOWED], ids=["allowed", "public", "shadowed"])
+def test_header_that_names_another_path_never_reaches_the_upstream(name: str, verdict: Verdict) -> None:
+    response = read(encode(answer(verdict, ID, "/fhir/Patient/1", STYLE), verdict, ID))
+    assert name in response.ok_response.headers_to_remove
 
 
 # google.rpc.Code: INVALID_ARGUMENT, UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE.
