@@ -114,7 +114,7 @@ def _survivors(module: str, tests: list[str], mutants: list[Mutant]) -> list[Mut
 
 def test_only_what_a_test_notices_falls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     module, line = "authz/core/thumbprint.py", '.rstrip(b"=").decode()'
-    monkeypatch.setattr(trial, "LIMIT_S", 1)
+    monkeypatch.setattr(trial, "LIMIT_S", 3)
     noticed = mutant(module, line, ".decode()")
     broken = mutant(module, "import json", "import no_such_module")
     endless = mutant(module, "import json", "import json\nwhile True: pass")

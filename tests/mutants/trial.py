@@ -10,9 +10,9 @@ import gc
 import importlib
 import os
 import pickle
+import resource
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_file_location
@@ -29,7 +29,8 @@ from mutants.mutations import Mutant
 _Told = TypeVar("_Told")
 _generate = rsa.generate_private_key
 _ROOTS: Final = ("authz", "clientpolicy_operator")
-LIMIT_S = 10  # seconds beside five times what the tests take without a mutant: a loop that ends is no loop
+LIMIT_S = 10  # of CPU, beside five times what the tests take without a mutant; a busy machine ends nothing
+_WAITS_S: Final = 600  # of the clock: for a mutant that waits for what never comes
 
 # The same examples each time, none remembered, and no search for a smaller one: what fails is enough.
 settings.register_profile(
@@ -46,19 +47,20 @@ def survivors(root: Path, module: str, tests: list[str], mutants: list[Mutant]) 
     durations, loaded, keys = _in_fork(lambda: _first_run(tests))
     _load_others(root, module, loaded)
     rsa.generate_private_key = _Keys(keys)
-    started = time.monotonic()
+    before_s = _children_s()
     unchanged = Mutant(module=module, function="", before="", after="", source=(root / module).read_text())
-    if not tests or not _passes(root, unchanged, tests, durations, 0):
+    if not tests or not _passes(root, unchanged, tests, durations, _WAITS_S):
         raise RuntimeError(f"the tests of {module} fail without a mutant, or there are none: {' '.join(tests)}")
-    limit_s = LIMIT_S + 5 * int(time.monotonic() - started)
+    limit_s = LIMIT_S + 5 * int(_children_s() - before_s)
     return [mutant for mutant in mutants if _passes(root, mutant, tests, durations, limit_s)]
 
 
 def _passes(root: Path, mutant: Mutant, tests: list[str], durations: dict[str, float], limit_s: int) -> bool:
-    """Return whether the tests pass with the mutant; those that take longer than the limit (0: none) do not."""
+    """Return whether the tests pass with the mutant; those that take more CPU than the limit do not."""
     pid = os.fork()
     if pid == 0:
-        signal.alarm(limit_s)
+        signal.setitimer(signal.ITIMER_PROF, limit_s)  # its signal ends the process
+        signal.alarm(_WAITS_S)
         sys.meta_path.insert(0, _Instead(root, mutant))
         gc.disable()  # the process ends before it would pay
         try:
@@ -66,6 +68,11 @@ def _passes(root: Path, mutant: Mutant, tests: list[str], durations: dict[str, f
         finally:
             os._exit(1)
     return os.waitpid(pid, 0)[1] == 0
+
+
+def _children_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 class _Instead:
