@@ -63,7 +63,7 @@ e2e: setup ## the end-to-end suite on the cluster of KUBECONFIG
 protos: setup ## regenerate authz/wire/pb from protos/
 	$(BIN)/python protos/generate.py
 
-tables: setup ## regenerate authz/core/fhir_r4.py from HL7's definitions
+tables: setup ## regenerate authz/policy/fhir_r4.py from HL7's definitions
 	PYTHONPATH=tools $(BIN)/python -m definitions
 
 LOCKS := deploy/requirements

@@ -8,14 +8,14 @@ from functools import partial
 from pathlib import Path
 
 from authz.assembly import platform_of
-from authz.core.cautions import R4, cautions_on
+from authz.core.cautions import cautions_on
 from authz.edge.cautions import cautions_of
 from authz.edge.manifests import Unreadable
 from authz.edge.policy_files import Manifest, manifest_files, read_file
 from authz.edge.settings import load
 from authz.edge.source import Cautions
 from authz.policy import Source
-from authz.policy.cautions import cautions
+from authz.policy.cautions import R4, cautions
 from authz.policy.ceilings import Ceiling
 
 

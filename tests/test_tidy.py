@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FUNCTION_MAX_LINES = 60
 FILE_MAX_LINES = 350
-GENERATED = ("authz/wire/pb/", "authz/core/fhir_r4.py")
+GENERATED = ("authz/wire/pb/", "authz/policy/fhir_r4.py")
 PRODUCT = sorted(
     path
     for package in ("authz", "operator", "docs", "protos", "tools")

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from authz.core import fhir_r4, lookalike
+from authz.core import lookalike
 from authz.core.public import PublicRoutes
 from authz.policy import ClientPolicy, FieldError, Path, Route
-from authz.policy.cautions import Vocabulary, cautions, is_within
-
-R4 = Vocabulary(version="R4", types=fhir_r4.RESOURCE_TYPES, parameters=fhir_r4.SEARCH_PARAMETERS)
+from authz.policy.cautions import R4, cautions, is_within
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from enum import Enum, IntEnum
 from typing import Final
 
-from authz.core.fhir_r4 import PATIENT_COMPARTMENT
 from authz.core.interaction import ANY, Interaction, Kind
 from authz.model import Effect, Fhir, Parameters
+from authz.policy.fhir_r4 import PATIENT_COMPARTMENT
 
 Pins = Mapping[str, frozenset[str]]  # parameter → types that it may refer to
 

@@ -9,8 +9,8 @@ import re
 from enum import Enum
 from typing import Final, NamedTuple
 
-from authz.core.fhir_r4 import RESOURCE_TYPES
 from authz.model import Effect, Parameter, Parameters, Reason, Refused
+from authz.policy.fhir_r4 import RESOURCE_TYPES
 
 _ID: Final = re.compile(r"[A-Za-z0-9.-]{1,64}")
 TYPES_MAX: Final = 32  # of one system search

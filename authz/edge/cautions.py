@@ -9,13 +9,12 @@ from collections.abc import Iterator
 
 from pydantic.alias_generators import to_camel
 
-from authz.core.cautions import R4
 from authz.core.grant import below
 from authz.edge.settings import Settings
 from authz.edge.store.place import MEMORY
 from authz.edge.urls import is_loopback
 from authz.policy import FieldError, Mode
-from authz.policy.cautions import doubts, is_within
+from authz.policy.cautions import R4, doubts, is_within
 from authz.policy.ceilings import Ceiling
 from authz.policy.smart import Scope
 

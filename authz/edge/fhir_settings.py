@@ -10,9 +10,9 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from authz.core.compartment import PINS
 from authz.core.control_parameters import OWN, SERVERS
-from authz.core.fhir_r4 import RESOURCE_TYPES
 from authz.edge.configuration import SettingsModel
 from authz.model import Compartment, Effect, Fhir
+from authz.policy.fhir_r4 import RESOURCE_TYPES
 
 PARAMETERS_MAX: Final = 64
 _ONLY_PATIENT: Final = frozenset({"Patient"})

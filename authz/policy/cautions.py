@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
-from authz.policy import ClientPolicy, FieldError, Path
+from authz.policy import ClientPolicy, FieldError, Path, fhir_r4
 from authz.policy.document import RouteMatch
 from authz.policy.smart import Scope
 
@@ -27,6 +28,9 @@ class Vocabulary:
         """Return whether a type has a search parameter, of `*` whether any has."""
         kinds = self.parameters.values() if kind == "*" else (self.parameters.get(kind, ()),)
         return name in self.own or any(name in known for known in kinds)
+
+
+R4: Final = Vocabulary(version="R4", types=fhir_r4.RESOURCE_TYPES, parameters=fhir_r4.SEARCH_PARAMETERS)
 
 
 def cautions(policy: ClientPolicy, vocabulary: Vocabulary) -> Iterator[FieldError]:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from authz.policy import ClientPolicy, FieldError, Source
+from authz.policy.cautions import R4, cautions
 from clientpolicy_operator.facts import Blocked, Document, Subject
 from clientpolicy_operator.told import is_revoked, text, when_of
 
@@ -78,6 +79,9 @@ def _accepted(subject: Subject) -> Condition:
         # A certificate that was made for a policy is that policy's, however young.
         who = winner if claim.startswith("fingerprint ") else f"{winner}, which is older,"
         return _no("Conflicted", f"{who} claims {claim}")
+    doubtful = tuple(cautions(subject.policy, R4))
+    if doubtful:
+        return _yes("AcceptedWithWarnings", f"valid, and within what the platform allows; but {_told(doubtful)}")
     return _yes("Accepted", "valid, and within what the platform allows")
 
 

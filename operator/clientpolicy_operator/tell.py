@@ -17,6 +17,7 @@ from clientpolicy_operator.told import condition_of, current_revision, current_s
 logger = logging.getLogger(__name__)
 
 WAITING_MAX: Final = 1_000
+_WITH_WARNINGS: Final = "AcceptedWithWarnings"  # the one reason of a condition that holds and is worth a warning
 _MESSAGE_MAX_BYTES: Final = 1_000  # an Event holds 1024 of it
 
 
@@ -28,17 +29,16 @@ def transitions(before: Document, after: Document) -> Iterator[tuple[str, str, s
         yield "Normal", "Issued", f"certificate {current_revision(after)}, valid until {end}"
     for name in ("Accepted", "CertificateReady", "Ready"):
         was, now = condition_of(before, name), condition_of(after, name)
-        is_news = now.get("status") != was.get("status") or (
-            now.get("status") == "False" and now.get("reason") != was.get("reason")
-        )
-        if not is_news or (name != "Ready" and now.get("status") == "True" and not was):
+        is_warning = now.get("status") == "False" or now.get("reason") == _WITH_WARNINGS
+        is_news = now.get("status") != was.get("status") or (is_warning and now.get("reason") != was.get("reason"))
+        if not is_news or (name != "Ready" and not is_warning and not was):
             continue
         if now.get("reason") == "NotAccepted":
             continue  # said already by Accepted
         causes = [condition_of(after, cause).get("reason") for cause in ("Accepted", "CertificateReady")]
         if name == "Ready" and now.get("reason") in causes:
             continue  # said already by the condition that it follows from
-        kind = "Normal" if now.get("status") == "True" else "Warning"
+        kind = "Warning" if is_warning else "Normal"
         yield kind, str(now.get("reason", name)), str(now.get("message", ""))
 
 

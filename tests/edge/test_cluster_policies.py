@@ -11,13 +11,12 @@ from cluster import accepted, external, issued, policy_object
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.core.cautions import R4
 from authz.core.certificate import identify
 from authz.edge.kubernetes.census import Census, Fortune
 from authz.edge.kubernetes.objects import meta_of, read
 from authz.edge.kubernetes.source import ERRORS_TOLD_MAX, TOLD_MAX, KubernetesPolicies
 from authz.model import Policies, Presented, Refused, Standing
-from authz.policy.cautions import cautions
+from authz.policy.cautions import R4, cautions
 from authz.policy.ceilings import Ceiling
 
 A, B, C, D = (letter * 64 for letter in "abcd")

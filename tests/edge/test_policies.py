@@ -12,12 +12,11 @@ import pytest
 import yaml
 from partner import CLIENT_ID, Site, partner_certificate, policy_document
 
-from authz.core.cautions import R4
 from authz.edge.manifests import TEXT_MAX_CHARACTERS, Unreadable, read_documents
 from authz.edge.policies import PolicyFolder
 from authz.lint import lint
 from authz.model import Client, Policies, Standing
-from authz.policy.cautions import cautions
+from authz.policy.cautions import R4, cautions
 from authz.policy.ceilings import Ceiling
 
 MINE = partner_certificate().fingerprint

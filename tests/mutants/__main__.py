@@ -22,7 +22,7 @@ from mutants.trial import survivors
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 FOLDERS: Final = ("authz/core", "authz/wire", "authz/policy")
-GENERATED: Final = ("authz/core/fhir_r4.py",)  # a test makes it again and compares
+GENERATED: Final = ("authz/policy/fhir_r4.py",)  # a test makes it again and compares
 SEED: Final = "clientpolicy"
 # A module's tests are those of its name and the service's; these have others.
 SERVICE: Final = "tests/test_service.py"

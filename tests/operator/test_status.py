@@ -415,6 +415,27 @@ def test_errors_are_told_up_to_ten_and_their_number() -> None:
     assert (accepted["status"], accepted["reason"], accepted["message"]) == ("False", "Invalid", told)
 
 
+VALID = "valid, and within what the platform allows"
+
+
+@pytest.mark.parametrize(
+    ("scopes", "reason", "told"),
+    [
+        (["patient/Patient.read"], "Accepted", VALID),
+        (
+            ["patient/Patient.read", "patient/Pateint.read"],
+            "AcceptedWithWarnings",
+            f"{VALID}; but spec.scopes[1]: FHIR R4 has no resource type `Pateint`: this grants nothing",
+        ),
+    ],
+)
+def test_scope_that_grants_nothing_is_told_and_stops_nobody(scopes: list[str], reason: str, told: str) -> None:
+    found = report(subject(scopes=scopes, certificate={"source": "None"}), Observed(), Standing(), START)
+    accepted, ready = condition_of(found, "Accepted"), condition_of(found, "Ready")
+    assert (accepted["status"], accepted["reason"], accepted["message"]) == ("True", reason, told)
+    assert ready["status"] == "True"
+
+
 def test_certificate_made_for_the_winner_is_not_called_older() -> None:
     made = replace(subject(), conflict=("n/young", f"fingerprint {'a' * 64}"))
     accepted = condition_of(report(made, Observed(), Standing(), START), "Accepted")

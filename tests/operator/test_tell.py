@@ -57,6 +57,20 @@ SEEN: dict[str, tuple[dict[str, Any], dict[str, Any], list[tuple[str, str, str]]
     "good for another reason": (
         status(("CertificateReady", "True", "Issued")), status(("CertificateReady", "True", "Provided")), [],
     ),
+    "accepted with warnings at first sight": (
+        {}, status(("Accepted", "True", "AcceptedWithWarnings")),
+        [("Warning", "AcceptedWithWarnings", "AcceptedWithWarnings.")],
+    ),
+    "with warnings since an edit": (
+        status(("Accepted", "True", "Accepted")), status(("Accepted", "True", "AcceptedWithWarnings")),
+        [("Warning", "AcceptedWithWarnings", "AcceptedWithWarnings.")],
+    ),
+    "without warnings again": (
+        status(("Accepted", "True", "AcceptedWithWarnings")), status(("Accepted", "True", "Accepted")), [],
+    ),
+    "still with warnings": (
+        status(("Accepted", "True", "AcceptedWithWarnings")), status(("Accepted", "True", "AcceptedWithWarnings")), [],
+    ),
     "suspended": (GOOD, status(("Accepted", "True", "Accepted"), ("CertificateReady", "True", "Issued"), ("Ready", "False", "Suspended")),
                   [("Warning", "Suspended", "Suspended.")]),
     "mended": (status(("Accepted", "False", "Conflicted")), status(("Accepted", "True", "Accepted")),

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 from partner import policy_document
 
-from authz.core.cautions import R4
 from authz.policy import ClientPolicy, parse
-from authz.policy.cautions import cautions
+from authz.policy.cautions import R4, cautions
 
 
 def policy(**spec: Any) -> ClientPolicy:

@@ -1,4 +1,4 @@
-"""Generate `authz/core/fhir_r4.py` from HL7's definitions.
+"""Generate `authz/policy/fhir_r4.py` from HL7's definitions.
 
 Usage: make tables
 """
@@ -12,7 +12,7 @@ from definitions.hl7 import fetch, read
 from definitions.module import render
 from definitions.tables import tabulate
 
-MODULE = Path(__file__).parents[2] / "authz" / "core" / "fhir_r4.py"
+MODULE = Path(__file__).parents[2] / "authz" / "policy" / "fhir_r4.py"
 
 
 def main() -> int:

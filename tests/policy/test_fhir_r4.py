@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from authz.core.fhir_r4 import PATIENT_COMPARTMENT, RESOURCE_TYPES, SEARCH_PARAMETERS
+from authz.policy.fhir_r4 import PATIENT_COMPARTMENT, RESOURCE_TYPES, SEARCH_PARAMETERS
 
 PATIENT = {"Patient"}
 
