@@ -22,18 +22,30 @@ logger = logging.getLogger(__name__)
 LOOK_S: Final = 1.0  # a rotation publishes the new CA long before it signs with it
 FILE_MAX_BYTES: Final = 2**20  # what a ConfigMap may hold
 Certificates = tuple[x509.Certificate, ...]
+Metric = tuple[str, str, str]  # kind, name and help, written out so that a name can be searched for
 
 
 class Use(NamedTuple):
     """What a file of CAs is for."""
 
     key: str  # of the configuration
-    metrics: str  # how their names begin
-    told: str
+    held: Metric
+    loaded: Metric
+    errors: Metric
 
 
-CLIENT_CA: Final = Use("identity.clientCa", "clientpolicy_client_ca", "CAs of issued certificates.")
-PROXY_CA: Final = Use("identity.proxyCa", "clientpolicy_proxy_ca", "CAs of proxies' certificates.")
+CLIENT_CA: Final = Use(
+    "identity.clientCa",
+    ("gauge", "clientpolicy_client_ca_certificates", "CAs of issued certificates."),
+    ("gauge", "clientpolicy_client_ca_loaded_timestamp_seconds", "Last change of the CAs of issued certificates."),
+    ("counter", "clientpolicy_client_ca_errors", "Looks that found no usable file of CAs of issued certificates."),
+)
+PROXY_CA: Final = Use(
+    "identity.proxyCa",
+    ("gauge", "clientpolicy_proxy_ca_certificates", "CAs of proxies' certificates."),
+    ("gauge", "clientpolicy_proxy_ca_loaded_timestamp_seconds", "Last change of the CAs of proxies' certificates."),
+    ("counter", "clientpolicy_proxy_ca_errors", "Looks that found no usable file of CAs of proxies' certificates."),
+)
 
 
 def read_authorities(data: bytes) -> Certificates:
@@ -104,7 +116,7 @@ class Authorities:
             await asyncio.sleep(LOOK_S)
 
     def numbers(self) -> Iterator[Number]:
-        name = self._use.metrics
-        yield "gauge", f"{name}_certificates", self._use.told, {}, len(self.certificates)
-        yield "gauge", f"{name}_loaded_timestamp_seconds", "Last change.", {}, self.loaded_at
-        yield "counter", f"{name}_errors", "Looks that found no usable CA file.", {}, self.errors
+        use = self._use
+        yield *use.held, {}, len(self.certificates)
+        yield *use.loaded, {}, self.loaded_at
+        yield *use.errors, {}, self.errors
