@@ -26,11 +26,13 @@ class Issuer:
     def __init__(self) -> None:
         self.documents: dict[str, Any] = {"/jwks": jwks()}
         self.asked: list[str] = []
+        self.headers: set[str] = set()  # that it was sent
         self.url = ""
         self.port = 0
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         self.asked.append(request.path)
+        self.headers |= set(request.headers)
         found = self.documents.get(request.path)
         if found is None:
             return web.Response(status=404)

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from authz.core.jwks import DOCUMENT_MAX_BYTES
+from authz.edge.proxy import Proxy, proxy_for
 from authz.edge.roots import Roots
 from authz.edge.urls import https_url
 
@@ -37,9 +38,10 @@ def open_session() -> aiohttp.ClientSession:
 class Fetcher:
     """Fetches documents of one issuer."""
 
-    def __init__(self, session: aiohttp.ClientSession, roots: Roots) -> None:
+    def __init__(self, session: aiohttp.ClientSession, roots: Roots, proxy: str | None) -> None:
         self._session = session
         self._roots = roots
+        self._proxy = proxy
 
     async def get(self, url: str) -> bytes:
         """Return the document.
@@ -47,17 +49,21 @@ class Fetcher:
         Raises:
             Unfetchable: with the reason.
         """
+        through = ""
         try:
-            body = await self._body(https_url(url))
+            proxy = proxy_for(https_url(url), self._proxy)
+            through = f" (through the proxy {proxy.url})" if proxy is not None else ""
+            body = await self._body(url, proxy)
         except (aiohttp.ClientError, OSError, ValueError) as failed:
-            raise Unfetchable(f"{_shown(url)}: {self._reason(failed)}") from None
+            raise Unfetchable(f"{_shown(url)}: {self._reason(failed)}{through}") from None
         if len(body) > DOCUMENT_MAX_BYTES:
             raise Unfetchable(f"{_shown(url)}: longer than {DOCUMENT_MAX_BYTES} bytes")
         return body
 
-    async def _body(self, url: str) -> bytes:
+    async def _body(self, url: str, proxy: Proxy | None) -> bytes:
         tls = await asyncio.to_thread(self._roots.context) if urlsplit(url).scheme == "https" else True
-        async with self._session.get(url, allow_redirects=False, ssl=tls) as response:
+        by, headers = (proxy.url, dict(proxy.headers)) if proxy is not None else (None, None)
+        async with self._session.get(url, allow_redirects=False, ssl=tls, proxy=by, proxy_headers=headers) as response:
             if response.status != HTTPStatus.OK:
                 raise ValueError(f"answered with HTTP status {response.status}")
             body = await response.content.read(DOCUMENT_MAX_BYTES + 1)
@@ -70,6 +76,8 @@ class Fetcher:
             why = failed.certificate_error
             words = getattr(why, "verify_message", "") or type(why).__name__
             return f"TLS verification failed: {words} (trusted are {self._roots})"
+        if isinstance(failed, aiohttp.ClientHttpProxyError):
+            return f"the proxy answered CONNECT with HTTP status {failed.status}"
         return _reason(failed)
 
 
@@ -84,7 +92,6 @@ def _shown(url: str) -> str:
 
 _WORDS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (TimeoutError, f"no answer within {TIMEOUT_S:g} s"),
-    (aiohttp.ClientConnectorDNSError, "the name of the host cannot be resolved"),
     (aiohttp.ServerDisconnectedError, "the connection ended before the answer did"),
     (aiohttp.ClientPayloadError, "the connection ended before the answer did"),
     (aiohttp.ClientResponseError, "the answer is not HTTP"),
@@ -94,6 +101,8 @@ _WORDS: Final[tuple[tuple[type[Exception], str], ...]] = (
 def _reason(failed: Exception) -> str:
     if isinstance(failed, aiohttp.ClientSSLError):
         return f"TLS handshake failed: {getattr(failed.os_error, 'reason', None) or 'refused'}"
+    if isinstance(failed, aiohttp.ClientConnectorDNSError):  # the server's, or the proxy's
+        return f"the name {failed.host} cannot be resolved"
     for kind, words in _WORDS:
         if isinstance(failed, kind):
             return words

@@ -228,10 +228,9 @@ class KeyRing:
         self._changed = changed
         self._session = session = open_session()
         system = Roots(None)
-        self.by_name = {
-            one.name: IssuerKeys(one, Fetcher(session, Roots(one.ca) if one.ca is not None else system), self._swap)
-            for one in self._settings
-        }
+        for one in self._settings:
+            fetcher = Fetcher(session, Roots(one.ca) if one.ca is not None else system, one.proxy)
+            self.by_name[one.name] = IssuerKeys(one, fetcher, self._swap)
         self._swap()
 
     def _swap(self) -> None:

@@ -25,7 +25,7 @@ from authz.edge import configuration
 from authz.edge.configuration import SettingsModel
 from authz.edge.fhir_settings import CompartmentSettings, FhirServerSettings, FhirSettings
 from authz.edge.store.place import MEMORY, read_place
-from authz.edge.urls import https_url
+from authz.edge.urls import https_url, proxy_url
 from authz.model import Refused
 from authz.policy.ceilings import Ceiling
 from authz.policy.duration import parse_duration
@@ -96,6 +96,7 @@ def _hash_key(value: str) -> str:
 AbsolutePath = Annotated[Path, AfterValidator(_beside)]
 Address = Annotated[str, AfterValidator(_address)]
 HttpsUrl = Annotated[str, AfterValidator(https_url)]
+ProxyUrl = Annotated[str, AfterValidator(proxy_url)]
 Duration = Annotated[int, PlainValidator(_duration)]
 Text = Annotated[str, StringConstraints(min_length=1)]
 
@@ -191,6 +192,7 @@ class IssuerSettings(SettingsModel):
     jwks_file: AbsolutePath | None = None
     jwks_max_age: Duration = parse_duration("24h")
     ca: AbsolutePath | None = None
+    proxy: Annotated[ProxyUrl | None, Field(repr=False)] = None  # may hold a password
     leeway_seconds: Annotated[int, Field(ge=0, le=120)] = 30
     claims: ClaimNames = ClaimNames()
 
@@ -198,8 +200,8 @@ class IssuerSettings(SettingsModel):
     def _one_origin(self) -> Self:
         if self.jwks_uri is not None and self.jwks_file is not None:
             raise ValueError("jwksUri and jwksFile exclude each other")
-        if self.ca is not None and self.jwks_file is not None:
-            raise ValueError("ca goes with keys that are fetched; with jwksFile nothing is")
+        if self.jwks_file is not None and (self.ca is not None or self.proxy is not None):
+            raise ValueError("ca and proxy go with keys that are fetched; with jwksFile nothing is")
         return self
 
 

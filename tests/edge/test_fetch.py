@@ -104,7 +104,7 @@ async def test_no_answer_is_waited_for_no_longer_than_the_bound(
 UNREACHABLE = {
     "nobody listens": ("http://127.0.0.1:1/jwks", "connection refused"),
     "nobody listens, https": ("https://127.0.0.1:1/jwks", "connection refused"),
-    "no such name": ("https://keys.invalid/jwks", "the name of the host cannot be resolved"),
+    "no such name": ("https://keys.invalid/jwks", "the name keys.invalid cannot be resolved"),
     "query": ("http://127.0.0.1:1/jwks?code=secret", "connection refused"),
 }
 

@@ -144,8 +144,22 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "CA of keys that are not fetched": (
         {"issuers": [ISSUER | {"ca": "ca.pem", "jwksFile": "x"}]},
-        "issuers[0]: ca goes with keys that are fetched",
+        "issuers[0]: ca and proxy go with keys that are fetched",
     ),
+    "proxy of keys that are not fetched": (
+        {"issuers": [ISSUER | {"proxy": "http://a:3128", "jwksFile": "x"}]},
+        "issuers[0]: ca and proxy go with keys that are fetched",
+    ),
+    "proxy without scheme": ({"issuers": [ISSUER | {"proxy": "a:3128"}]}, "issuers[0].proxy: expected a proxy"),
+    "proxy of another kind": ({"issuers": [ISSUER | {"proxy": "socks5://a"}]}, "issuers[0].proxy: expected a proxy"),
+    "proxy without host": ({"issuers": [ISSUER | {"proxy": "http://:3128"}]}, "issuers[0].proxy: expected a proxy"),
+    "proxy with a path": ({"issuers": [ISSUER | {"proxy": "http://a/b"}]}, "issuers[0].proxy: expected a proxy"),
+    "proxy with a query": ({"issuers": [ISSUER | {"proxy": "http://a?b"}]}, "issuers[0].proxy: expected a proxy"),
+    "proxy whose user has a colon": (
+        {"issuers": [ISSUER | {"proxy": "http://a%3Ab@a"}]},
+        "issuers[0].proxy: expected a proxy",
+    ),
+    "proxy no URL": ({"issuers": [ISSUER | {"proxy": "http://[a"}]}, "issuers[0].proxy: not a URL"),
     "HMAC": ({"issuers": [ISSUER | {"algorithms": ["HS256"]}]}, "issuers[0].algorithms[0]: expected one of"),
     "none": ({"issuers": [ISSUER | {"algorithms": ["none"]}]}, "issuers[0].algorithms[0]: expected one of"),
     "leeway": ({"issuers": [ISSUER | {"leewaySeconds": 121}]}, "issuers[0].leewaySeconds"),
