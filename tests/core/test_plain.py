@@ -80,6 +80,27 @@ def ask(query: str, method: str = "GET", bearer: str | None = "t") -> None:
     require_plain(request_of(query, method, bearer), query)
 
 
+@pytest.mark.parametrize("method", ["", "GET /", "GE\nT", "G" * 33, "GÉT", "GET,PUT"])
+def test_method_is_one_token(method: str) -> None:
+    with pytest.raises(Refused, match="not an RFC 9110 token") as refused:
+        ask("a=1", method)
+    assert refused.value.reason is Reason.REQUEST_MALFORMED
+
+
+@pytest.mark.parametrize("method", ["GET", "get", "PROPFIND", "VERSION-CONTROL", "G" * 32])
+def test_methods_known_or_not_are_tokens(method: str) -> None:
+    ask("a=1", method)
+    ask("", method)
+
+
+def test_overriding_header_and_second_authorization_are_refused() -> None:
+    with pytest.raises(Refused, match="a header asks for another method"):
+        require_plain(request_of("")._replace(is_overridden=True), "")
+    with pytest.raises(Refused, match="more than one Authorization value") as refused:
+        require_plain(request_of("")._replace(authorization="Bearer a,Bearer b"), "")
+    assert refused.value.challenge
+
+
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT"])
 @pytest.mark.parametrize("query", METHOD.values(), ids=METHOD.keys())
 def test_method_in_a_parameter_is_refused(query: str, method: str) -> None:
