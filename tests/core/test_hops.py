@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
-from datetime import timedelta
+import hashlib
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import quote
 
 import partner
 import pytest
@@ -84,13 +85,28 @@ def test_names_and_chain_present_nothing(header: str) -> None:
     assert present(header) is None
 
 
+def altered(good: Certificate, before: bytes, after: bytes) -> Certificate:
+    """Return a certificate with other bytes in it: what no library would write."""
+    der = good.parsed.public_bytes(serialization.Encoding.DER)
+    assert before in der
+    assert len(before) == len(after)
+    body = base64.encodebytes(der.replace(before, after)).decode()
+    pem = f"-----BEGIN CERTIFICATE-----\n{body}-----END CERTIFICATE-----\n"
+    return replace(good, pem=pem, fingerprint=hashlib.sha256(der.replace(before, after)).hexdigest())
+
+
 def of_no_version(good: Certificate) -> str:
-    """Return the certificate with another version in it, as Envoy would forward it."""
-    der = good.parsed.public_bytes(serialization.Encoding.DER).replace(
-        b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x05", 1
-    )
-    body = base64.encodebytes(der).decode()
-    return quote(f"-----BEGIN CERTIFICATE-----\n{body}-----END CERTIFICATE-----\n", safe="")
+    return altered(good, b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x05").encoded
+
+
+LATE = certificate("late", end=datetime(2060, 1, 1, tzinfo=UTC))
+OF_NO_YEAR = altered(LATE, b"20600101000000Z", b"00000101000000Z")
+TWO = [x509.UnrecognizedExtension(x509.ObjectIdentifier(f"1.2.3.{last}"), b"") for last in (4, 5)]
+
+
+def twice_extended(**more: Any) -> Certificate:
+    """Return a certificate with an extension that it has twice."""
+    return altered(certificate("twice", more=TWO, **more), b"\x06\x03\x2a\x03\x05", b"\x06\x03\x2a\x03\x04")
 
 
 MALFORMED = {
@@ -105,6 +121,7 @@ MALFORMED = {
     "not DER": 'Cert="-----BEGIN%20CERTIFICATE-----%0AAAAA%0A-----END%20CERTIFICATE-----%0A"',
     "huge": f'Cert="{"A" * 65_000}"',
     "of a version that there is not": f'Cert="{of_no_version(MINE)}"',
+    "of a year that there is not": f'Cert="{OF_NO_YEAR.encoded}"',
 }
 
 
@@ -292,6 +309,18 @@ def test_proxy_is_proven_by_its_ca_or_its_fingerprint(proxy: Certificate, proxie
 @pytest.mark.parametrize(("proxy", "proxies"), UNPROVEN.values(), ids=UNPROVEN.keys())
 def test_proxy_that_nothing_proves_is_untrusted_whatever_its_name(proxy: Certificate, proxies: Proxies) -> None:
     assert reason_of_present(behind(proxy), count=2, proxies=proxies) is Reason.PROXY_UNTRUSTED
+
+
+def test_proxy_whose_extensions_cannot_be_read_is_malformed_and_a_ca_is_none() -> None:
+    twice = twice_extended(uris=(GATEWAY,))
+    assert reason_of_present(behind(twice), count=2, proxies=proven_by(CA)) is Reason.CERTIFICATE_MALFORMED
+    issuer = x509.load_pem_x509_certificate(twice_extended(is_ca=True).pem.encode())
+    assert not hops.is_authority(issuer)
+    assert hops.is_authority(CA.parsed)
+
+
+def test_client_is_known_by_its_fingerprint_whatever_its_extensions() -> None:
+    assert present(f'Cert="{twice_extended().encoded}"') is not None
 
 
 def test_key_that_may_sign_makes_a_ca() -> None:
