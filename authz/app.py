@@ -23,7 +23,7 @@ from authz.edge import chance, clock
 from authz.edge.audit import AuditLog, record
 from authz.edge.cautions import cautions_of
 from authz.edge.keys import KeyRing
-from authz.edge.metrics import Decisions, Histogram, Number, Readings
+from authz.edge.metrics import Decisions, Histogram, Number, Readings, numbers_of
 from authz.edge.settings import Settings
 from authz.edge.store.limiter import Limiter, open_store
 from authz.edge.store.redis import RedisStore
@@ -180,10 +180,9 @@ class Authz:
         yield from self._authorities.numbers()
         if self._proxy_authorities is not None:
             yield from self._proxy_authorities.numbers()
-        for name, cache in (("certificate", service.certificates), ("token", service.tokens)):
-            yield "counter", "clientpolicy_cache_hits", "Cache hits.", {"cache": name}, cache.hits
-            yield "counter", "clientpolicy_cache_misses", "Cache misses.", {"cache": name}, cache.misses
-            yield "gauge", "clientpolicy_cache_entries", "Cache entries.", {"cache": name}, len(cache)
+        yield from numbers_of("certificate", service.certificates)
+        yield from numbers_of("stranger", service.strangers)
+        yield from numbers_of("token", service.tokens)
         for name, keys in self.keys.by_name.items():
             labels = {"issuer": name}
             yield "counter", "clientpolicy_key_fetches", "Fetches of an issuer's keys.", labels, keys.fetches

@@ -145,6 +145,8 @@ class CertificateFacts(NamedTuple):
     not_before_us: int
     not_after_us: int
     issuer_windows: Windows  # validity of each CA of `identity.clientCa` that signed it
+    issuer: str = ""  # RFC 4514, cut; for the audit alone, as the serial number (hexadecimal)
+    serial: str = ""
 
 
 class Presented(NamedTuple):

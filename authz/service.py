@@ -7,19 +7,19 @@ await is the quota.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from cryptography import x509
 
 from authz.core import address, bearer, certificate, grant, hops
+from authz.core.cache import ENTRY_BYTES, Bounded, weight_of
 from authz.core.decide import Deny, Public, Verdict, conclude
 from authz.core.hops import Proxies
 from authz.core.plain import carries_token, require_plain, require_plain_form
 from authz.core.public import PublicRoutes
 from authz.core.quota import Exceeded, Unknown, Within
-from authz.edge.cache import Bounded
 from authz.model import (
     Claims,
     Client,
@@ -36,8 +36,12 @@ from authz.model import (
 )
 from authz.policy.limits import Limit
 
-CERTIFICATES_MAX: Final = 10_000  # about 0.5 kB each; a miss costs a parse of some 50 µs
-TOKENS_MAX: Final = 20_000  # about 1 kB each; a miss costs a signature check of 100 to 700 µs
+CERTIFICATES_MAX: Final = 10_000  # about 1 kB each; a miss costs a parse of some 50 µs
+CERTIFICATES_MAX_BYTES: Final = 8 * 2**20
+STRANGERS_MAX: Final = 500  # that no policy lists, so that anybody can show them: they push out none that one lists
+TOKENS_MAX: Final = 20_000  # a miss costs a signature check of 100 to 700 µs
+TOKENS_MAX_BYTES: Final = 12 * 2**20  # 9,000 ordinary ones
+_WINDOW_BYTES: Final = 160  # a pair of instants
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +81,9 @@ class Service:
         self._proxies = rules.proxies
         self._limiter = limiter
         self._want_keys = want_keys
-        self.certificates: Bounded[bytes, Presented] = Bounded(CERTIFICATES_MAX)
-        self.tokens: Bounded[bytes, Claims] = Bounded(TOKENS_MAX)
+        self.certificates: Bounded[bytes, Presented] = Bounded(CERTIFICATES_MAX, CERTIFICATES_MAX_BYTES)
+        self.strangers: Bounded[bytes, Presented] = Bounded(STRANGERS_MAX, CERTIFICATES_MAX_BYTES)
+        self.tokens: Bounded[bytes, Claims] = Bounded(TOKENS_MAX, TOKENS_MAX_BYTES)
 
     def trust(self, authorities: tuple[x509.Certificate, ...]) -> None:
         """Check issued certificates against these CAs from now on; what was found by others is forgotten.
@@ -86,19 +91,23 @@ class Service:
         A decision reads a certificate and looks it up before its single await, so none mixes the two.
         """
         self._authorities = authorities
-        self.certificates.clear()
+        self._forget()
 
     def trust_proxies(self, authorities: tuple[x509.Certificate, ...]) -> None:
         """Prove proxies by these CAs from now on; who was proven by others is forgotten."""
         self._proxies = self._proxies._replace(authorities=authorities)
+        self._forget()
+
+    def _forget(self) -> None:
         self.certificates.clear()
+        self.strangers.clear()
 
     async def judge(self, request: Request, facts: Facts, now_us: int) -> Verdict:
         """Return the verdict on one request (design: a decision, in order)."""
         try:
             target = grant.read_target(request.target, self._rules.fhir)  # 1. one reading only
             require_plain(request, target.query)
-            presented = self._presented(request, now_us)
+            presented = self._presented(request, facts, now_us)
             rule = self._rules.public.match(request.method, target.path)
             if rule is not None:  # 2. needs no token
                 require_plain_form(request)
@@ -124,7 +133,7 @@ class Service:
             right = refused
         return await self._spend(right, client, claims, now_us)  # 7. how often
 
-    def _presented(self, request: Request, now_us: int) -> Presented | Refused | None:
+    def _presented(self, request: Request, facts: Facts, now_us: int) -> Presented | Refused | None:
         """Return the client certificate, None without one, or why it counts for nothing.
 
         Raises:
@@ -134,7 +143,7 @@ class Service:
         if header is None and peer is None:
             return None
         digest = hashlib.sha256(f"{header is None}\0{header}\0{peer}".encode()).digest()
-        presented = self.certificates.get(digest)
+        presented = self.certificates.get(digest) or self.strangers.get(digest)
         try:
             if presented is not None:
                 hops.require_proven(presented.proofs, now_us)
@@ -152,7 +161,8 @@ class Service:
                 raise
             return refused
         if presented is not None:
-            self.certificates.put(digest, presented)
+            is_listed = presented.fingerprint in facts.policies.by_fingerprint
+            (self.certificates if is_listed else self.strangers).put(digest, presented, _weight(presented))
         return presented
 
     async def _public(
@@ -246,7 +256,7 @@ class Service:
         except KeysWanted as wanted:
             self._want_keys(wanted.issuer)
             raise
-        self.tokens.put(digest, claims)
+        self.tokens.put(digest, claims, ENTRY_BYTES + weight_of(claims.scopes) + weight_of(_texts(claims)))
         return claims
 
     async def _refuse_anonymously(self, refused: Refused, request: Request, now_us: int) -> Deny:
@@ -259,3 +269,15 @@ class Service:
     ) -> Verdict:
         quota = await self._limiter.spend(client.key, client.limits, now_us=now_us)
         return conclude(right, quota, client, claims)
+
+
+def _weight(presented: Presented) -> int:
+    """Return what a remembered certificate takes in memory, in bytes."""
+    facts = presented.facts
+    texts = (presented.fingerprint,) if facts is None else (presented.fingerprint, facts.issuer, facts.serial)
+    windows = [*presented.proofs, *(() if facts is None else (facts.issuer_windows,))]
+    return ENTRY_BYTES + weight_of(texts) + sum(_WINDOW_BYTES * (1 + len(each)) for each in windows)
+
+
+def _texts(claims: Claims) -> Iterator[str]:
+    return (claim for claim in claims if isinstance(claim, str))

@@ -494,6 +494,49 @@ async def test_remembered_certificate_is_judged_anew() -> None:
     assert await bench.reason(bearer=token(), forwarded=f"{xfcc()};Hash=x") is Reason.REQUEST_MALFORMED
 
 
+async def test_certificates_of_strangers_push_out_none_that_a_policy_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("authz.service.STRANGERS_MAX", 8)
+    monkeypatch.setattr("authz.service.CERTIFICATES_MAX", 2)
+    bench = Bench()
+    assert isinstance(await bench.judge(bearer=token()), Allow)
+    for number in range(100):
+        asked = f"Hash={number % 50:064x}"
+        assert await bench.reason(forwarded=asked) is Reason.CERTIFICATE_UNKNOWN
+        assert await bench.reason(forwarded=asked) is Reason.CERTIFICATE_UNKNOWN
+    assert (len(bench.service.certificates), len(bench.service.strangers)) == (1, 8)
+    assert bench.service.strangers.hits == 100  # the second of each two
+    assert isinstance(await bench.judge(bearer=token()), Allow)
+    assert bench.service.certificates.hits == 1
+
+
+async def test_stranger_that_becomes_listed_is_judged_anew() -> None:
+    bench = Bench(policy_document("other"))
+    assert await bench.reason(bearer=token()) is Reason.CERTIFICATE_UNKNOWN
+    bench.facts = Facts(policies=index([_entry(policy_document())], 2), trusted=bench.facts.trusted)
+    assert isinstance(await bench.judge(bearer=token()), Allow)
+    bench.service.trust(())
+    assert len(bench.service.strangers) == 0
+
+
+async def test_what_is_remembered_of_a_certificate_does_not_grow_with_it() -> None:
+    uris = tuple(f"spiffe://example.org/{number:06}" for number in range(1_200))
+    small, large = partner.certificate("small"), partner.certificate("large", uris=uris)
+    bench = Bench()
+    weights = []
+    for one in (small, large):
+        assert await bench.reason(forwarded=f'Cert="{one.encoded}"') is Reason.CERTIFICATE_UNKNOWN
+        weights.append(bench.service.strangers.bytes)
+    assert len(large.encoded) > 40_000
+    assert weights[1] <= 2 * weights[0] < 4_000
+
+
+async def test_remembered_tokens_weigh_what_they_say() -> None:
+    bench = Bench()
+    for number in range(3):
+        assert isinstance(await bench.judge(bearer=token(scope=f"patient/Patient.read x{number} {'y' * 8_000}")), Allow)
+    assert 24_000 < bench.service.tokens.bytes < 30_000
+
+
 EDGE = "spiffe://example.org/edge"
 ISSUED_CA, NEXT_CA = (partner.certificate(name, is_ca=True) for name in ("clients", "next clients"))
 ISSUED = partner.certificate("issued", issuer=ISSUED_CA)

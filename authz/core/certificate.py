@@ -20,6 +20,9 @@ from authz.model import CertificateFacts, Client, Credential, Policies, Presente
 from authz.policy import Source
 
 PEM_MAX_CHARACTERS: Final = 65_536
+NAMED_MAX_CHARACTERS: Final = 16_384  # of longer PEM the issuer is not read: a name of thousands of parts takes ms
+ISSUER_MAX_CHARACTERS: Final = 256
+SERIAL_MAX_DIGITS: Final = 40  # 20 octets, RFC 5280 section 4.1.2.2
 FINGERPRINT: Final = re.compile(r"[0-9A-Fa-f]{64}")
 UNREADABLE: Final = (  # what the library raises of a certificate that it cannot read
     ValueError,
@@ -50,14 +53,29 @@ def load(encoded: str) -> x509.Certificate:
         raise _unreadable() from None
 
 
-def facts_of(certificate: x509.Certificate, authorities: tuple[x509.Certificate, ...]) -> CertificateFacts:
-    """Return what a decision reads of a whole certificate, and nothing that grows with it: it is kept.
+def facts_of(
+    certificate: x509.Certificate, authorities: tuple[x509.Certificate, ...], *, is_long: bool = False
+) -> CertificateFacts:
+    """Return what a decision and its audit read of a whole certificate, and nothing that grows with it: it is kept.
+
+    Of a certificate that `is_long` the issuer's name is left out.
 
     Raises:
         Refused: CERTIFICATE_MALFORMED.
     """
     start_us, end_us = validity(certificate)
-    return CertificateFacts(start_us, end_us, tuple(issuer_windows(certificate, authorities)))
+    issuer = _issuer(certificate) if not is_long else ""
+    serial = f"{certificate.serial_number:x}"[:SERIAL_MAX_DIGITS]
+    return CertificateFacts(start_us, end_us, tuple(issuer_windows(certificate, authorities)), issuer, serial)
+
+
+def _issuer(certificate: x509.Certificate) -> str:
+    """Return the issuer's name as far as it can be shown; it decides nothing, so it refuses nobody."""
+    try:
+        name = certificate.issuer.rfc4514_string()[:ISSUER_MAX_CHARACTERS]
+    except UNREADABLE:
+        return ""
+    return name.encode("utf-8", "replace").decode()  # half a surrogate pair would break the audit line
 
 
 def fingerprint_of(certificate: x509.Certificate) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Final, NamedTuple
 
 from authz.core import interaction, lookalike, search
+from authz.core.cache import ENTRY_BYTES, Bounded, weight_of
 from authz.core.lookalike import Shape
 from authz.core.path import split_target
 from authz.core.plain import require_plain_form
@@ -15,6 +15,9 @@ from authz.policy.document import Route, RouteMatch, RouteScopes
 from authz.policy.smart import Context, Scope, intersect, parse_scope
 
 _EFFECTIVE_CACHE: Final = 4096  # pairs of token scopes and client; a miss costs tens of µs
+EFFECTIVE_MAX_BYTES: Final = 6 * 2**20  # 1,500 ordinary ones of 4 kB; the largest take 200
+_SCOPE_BYTES: Final = 640  # of a parsed scope, without its text and its filters
+_FILTER_BYTES: Final = 256
 EFFECTIVE_MAX: Final = 256  # scopes; with more the header that carries them would not
 
 
@@ -26,9 +29,27 @@ class Effective(NamedTuple):
     texts: tuple[str, ...]
 
 
-@lru_cache(maxsize=_EFFECTIVE_CACHE)
+remembered: Final[Bounded[tuple[tuple[str, ...], Client], Effective]] = Bounded(_EFFECTIVE_CACHE, EFFECTIVE_MAX_BYTES)
+
+
 def effective(token_scopes: tuple[str, ...], client: Client) -> Effective:
-    """Return what a token with these scopes may do in the hands of this client.
+    """Return what a token with these scopes may do in the hands of this client."""
+    found = remembered.get((token_scopes, client))
+    if found is None:
+        found = _in_common(token_scopes, client)
+        remembered.put((token_scopes, client), found, _weight(token_scopes, found))
+    return found
+
+
+def _weight(token_scopes: tuple[str, ...], found: Effective) -> int:
+    """Return what a remembered pair takes in memory, at most, in bytes."""
+    filters = sum(text.count("=") for text in found.texts)
+    texts = weight_of(token_scopes) + 2 * weight_of(found.texts)  # filters are parts of them
+    return ENTRY_BYTES + texts + _SCOPE_BYTES * len(found.texts) + _FILTER_BYTES * filters
+
+
+def _in_common(token_scopes: tuple[str, ...], client: Client) -> Effective:
+    """Return the scopes that a token and a policy share.
 
     Filters multiply: where more than EFFECTIVE_MAX scopes come of it, nobody meant that, and none is held.
     """

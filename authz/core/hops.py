@@ -39,6 +39,7 @@ class _Seen(NamedTuple):
 
     fingerprint: str | None
     whole: x509.Certificate | None
+    is_long: bool = False
 
 
 def present(
@@ -88,13 +89,14 @@ def _presented(
 ) -> Presented | None:
     if seen.fingerprint is None:
         return None
-    facts = certificate.facts_of(seen.whole, authorities) if seen.whole is not None else None
-    return Presented(seen.fingerprint, facts, proofs)
+    if seen.whole is None:
+        return Presented(seen.fingerprint, None, proofs)
+    return Presented(seen.fingerprint, certificate.facts_of(seen.whole, authorities, is_long=seen.is_long), proofs)
 
 
 def _whole(encoded: str) -> _Seen:
     whole = certificate.load(encoded)
-    return _Seen(certificate.fingerprint_of(whole), whole)
+    return _Seen(certificate.fingerprint_of(whole), whole, len(encoded) > certificate.NAMED_MAX_CHARACTERS)
 
 
 def _of_element(element: Element) -> _Seen:

@@ -22,7 +22,8 @@ from authz.core.reasons import ANSWERS
 from authz.core.told import granted
 from authz.model import Refused, Request
 
-LINES_MAX: Final = 65_536  # some 40 MB; at 1,000 decisions a second a minute of a reader that stands still
+LINES_MAX: Final = 65_536  # at 1,000 decisions a second a minute of a reader that stands still
+LINES_MAX_BYTES: Final = 64 * 2**20  # 1 kB each; a caller can make a line of 20
 GATHER_S: Final = 0.1  # a thread woken for each line would take the interpreter from a decision each time
 _TEXT_MAX: Final = 1_024
 _PARAMETERS_MAX: Final = 64
@@ -99,15 +100,18 @@ class AuditLog:
         self._lines: deque[bytes] = deque()
         self._wake = threading.Event()
         self._closing = False
+        self._put_bytes = 0  # counted by `put` alone, and what was taken by the thread alone, so neither needs a lock
+        self._taken_bytes = 0
         self.dropped = 0
         self.written = 0
         self._thread = threading.Thread(target=self._write, name="audit", daemon=True)
         self._thread.start()
 
     def put(self, line: bytes) -> None:
-        if len(self._lines) >= LINES_MAX:
+        if len(self._lines) >= LINES_MAX or self._put_bytes - self._taken_bytes + len(line) > LINES_MAX_BYTES:
             self.dropped += 1
             return
+        self._put_bytes += len(line)
         self._lines.append(line)
         if not self._wake.is_set():
             self._wake.set()
@@ -120,6 +124,7 @@ class AuditLog:
             self._wake.clear()
             while self._lines:
                 batch = [self._lines.popleft() for _ in range(min(_BATCH, len(self._lines)))]
+                self._taken_bytes += sum(map(len, batch))
                 try:
                     self._stream.write(b"\n".join(batch) + b"\n")
                     self._stream.flush()

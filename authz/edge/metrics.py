@@ -78,6 +78,24 @@ class Histogram(Collector):
 Number = tuple[str, str, str, dict[str, str], float]
 
 
+class Cache(Protocol):
+    """What a map of `core.cache` counts of itself."""
+
+    hits: int
+    misses: int
+    bytes: int
+
+    def __len__(self) -> int: ...
+
+
+def numbers_of(name: str, cache: Cache) -> Iterable[Number]:
+    labels = {"cache": name}
+    yield "counter", "clientpolicy_cache_hits", "Cache hits.", labels, cache.hits
+    yield "counter", "clientpolicy_cache_misses", "Cache misses.", labels, cache.misses
+    yield "gauge", "clientpolicy_cache_entries", "Cache entries.", labels, len(cache)
+    yield "gauge", "clientpolicy_cache_bytes", "What the cache's entries take in memory, at most.", labels, cache.bytes
+
+
 class Source(Protocol):
     """Where the numbers are that others keep: read when somebody asks for the metrics, not on each request."""
 

@@ -21,7 +21,8 @@ from authz.wire.response import ALWAYS_REMOVED, Answered, Headers, reason_of
 
 # gRPC codes by HTTP status (google.rpc.Code); Envoy looks only at whether it is OK.
 _CODES: Final = {400: 3, 401: 16, 403: 7, 429: 8, 503: 14}
-_PARTS_MAX: Final = 8_192  # of each kind; a part holds one header of at most some kB, nearly always far less
+_PARTS_MAX: Final = 8_192  # of each kind
+_VALUE_MAX_CHARACTERS: Final = 1_024  # of a part that is kept: a token says what becomes a header, with kB of scopes
 _ID: Final = "x-decision-id"
 _PLACEHOLDER: Final = b"0" * 32  # as long as every decision id, so that the lengths around it stay true
 
@@ -48,7 +49,13 @@ def encode(answered: Answered, verdict: Verdict, decision_id: str) -> bytes:
 
 
 def _allowed(answered: Answered, decision_id: str) -> list[bytes]:
-    parts = [_upstream_header(name, value) for name, value in answered.upstream.items() if name != _ID]
+    parts = [
+        _upstream_header(name, value)
+        if len(value) <= _VALUE_MAX_CHARACTERS
+        else _upstream_header.__wrapped__(name, value)
+        for name, value in answered.upstream.items()
+        if name != _ID
+    ]
     for name, value in answered.response.items():
         if name == _ID:
             parts.append(_IDENTIFIED.replace(_PLACEHOLDER, decision_id.encode()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import Enum
+from sys import getsizeof
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from scoped import DELEGATE, DENY, READ, claims, client, decide, reason, request
 from authz.core import grant
 from authz.model import Client, Compartment, Fhir, Grant, Reason, Refused
 from authz.policy import ClientPolicy, parse
+from authz.policy.smart import Scope
 
 ORDINARY = [
     "GET /fhir/Patient/123",
@@ -502,3 +505,43 @@ def test_token_and_policy_limit_each_other_alike(line: str, token: list[str], po
         return True
 
     assert passes(token, policy) == passes(policy, token)
+
+
+def deep_size(value: object, seen: set[int]) -> int:
+    """Return what a value takes in memory with all that it holds, in bytes; enums and clients are shared."""
+    if id(value) in seen or isinstance(value, Enum | Client):
+        return 0
+    seen.add(id(value))
+    held: list[object] = list(value) if isinstance(value, tuple | frozenset) else []
+    if isinstance(value, Scope):
+        held = [getattr(value, name) for name in ("resource_type", "letters", "filters", "text")]
+    return getsizeof(value) + sum(deep_size(one, seen) for one in held)
+
+
+FILTERED = [
+    [
+        f"patient/Observation.rs?{'&'.join(f'{chr(97 + place)}{number}=x' for place in range(8))}"
+        for number in range(99)
+    ],
+    [f"patient/Observation.rs?category={'x' * 400}{number}" for number in range(20)],
+    ["patient/Patient.read", "patient/Observation.read", "openid"],
+]
+
+
+@pytest.mark.parametrize("texts", FILTERED, ids=["filters", "long", "ordinary"])
+def test_remembered_scopes_weigh_no_less_than_they_take(texts: list[str]) -> None:
+    before = grant.remembered.bytes
+    token, policy = tuple(texts), client("patient/*.cruds")
+    found = grant.effective(token, policy)
+    assert grant.effective(token, policy) is found
+    taken = deep_size((token, found), set())
+    assert taken <= grant.remembered.bytes - before <= 3 * taken + 1_000
+
+
+def test_remembered_scopes_are_bounded_in_bytes() -> None:
+    for _ in range(3):
+        for texts in FILTERED[:2]:
+            for number in range(60):
+                grant.effective((*texts, f"patient/Patient.rs?x={number}"), client("patient/*.cruds"))
+    assert grant.remembered.bytes <= grant.EFFECTIVE_MAX_BYTES
+    assert len(grant.remembered) < 360

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from authz.core.decide import Allow, Deny, Public, Shadowed
 from authz.core.quota import Level, Within
 from authz.edge import audit, chance, clock
 from authz.edge.audit import AuditLog, record
-from authz.edge.cache import Bounded
 from authz.model import Claims, Client, Confirmation, Grant, Reason, Refused
 from authz.policy.smart import parse_scope
 from authz.wire.request import ClientAddress, read_message
@@ -104,8 +104,11 @@ def test_lines_are_appended_in_order(tmp_path: Path) -> None:
     assert (log.written, log.dropped) == (3000, 0)
 
 
-def test_reader_that_stops_costs_lines_and_never_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit, "LINES_MAX", 100)
+@pytest.mark.parametrize(("bound", "most"), [("LINES_MAX", 100), ("LINES_MAX_BYTES", 100_000)])
+def test_reader_that_stops_costs_lines_and_never_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str, most: int
+) -> None:
+    monkeypatch.setattr(audit, bound, most)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
@@ -119,18 +122,22 @@ def test_reader_that_stops_costs_lines_and_never_waits(tmp_path: Path, monkeypat
     assert log.written + log.dropped == 2500
 
 
+def test_lines_that_wait_are_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "LINES_MAX_BYTES", 10_000)
+    monkeypatch.setattr(audit, "GATHER_S", 0.0)
+    log = AuditLog(str(tmp_path / "audit"))
+    log.put(b"x" * 10_001)
+    assert log.dropped == 1
+    for number in range(1, 51):  # what was written makes room again
+        log.put(b"x" * 9_000)
+        while log.written < number:
+            time.sleep(0.001)
+    log.close()
+    assert (log.written, log.dropped) == (50, 1)
+
+
 def test_identifiers_do_not_repeat_and_clocks_agree() -> None:
     drawn = {chance.decision_id() for _ in range(1000)}
     assert len(drawn) == 1000
     assert {len(one) for one in drawn} == {32}
     assert clock.rfc3339(1_767_225_600_000_001) == "2026-01-01T00:00:00.000001Z"
-
-
-def test_cache_forgets_what_was_not_used_for_longest() -> None:
-    cache: Bounded[str, int] = Bounded(2)
-    cache.put("a", 1)
-    cache.put("b", 2)
-    assert cache.get("a") == 1
-    cache.put("c", 3)
-    assert cache.get("b") is None
-    assert (cache.peek("a"), cache.peek("c"), len(cache), cache.hits, cache.misses) == (1, 3, 2, 1, 1)

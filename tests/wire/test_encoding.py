@@ -9,7 +9,7 @@ import pytest
 
 from authz.core.decide import Allow, Deny, Public, Shadowed, Verdict
 from authz.core.quota import Level, Unknown, Within
-from authz.model import Client, Compartment, Fhir, Grant, Reason, Refused
+from authz.model import Claims, Client, Compartment, Confirmation, Fhir, Grant, Reason, Refused
 from authz.wire import encoding
 from authz.wire.encoding import encode
 from authz.wire.pb.envoy.config.core.v3.base_pb2 import HeaderValueOption
@@ -141,3 +141,23 @@ def test_parts_kept_are_bounded(part: str, arguments: Callable[[int], tuple[Any,
         cached(*arguments(number))
     assert cached.cache_info().currsize == 8_192
     cached.cache_clear()
+
+
+def encoded_scopes(*scopes: str) -> str:
+    claims = Claims("iss", "key", None, "encoded", scopes, None, 0, None, Confirmation.NONE)
+    verdict = Allow(Grant(scopes, scopes[0]), Within(()), CLIENT, claims)
+    data = encode(answer(verdict, ID, "/fhir/Patient/1", STYLE), verdict, ID)
+    headers = CheckResponse.FromString(data).ok_response.headers
+    return next(one.header.value for one in headers if one.header.key == "x-token-scopes")
+
+
+@pytest.mark.parametrize(("length", "kept"), [(1_024, True), (1_025, False)])
+def test_header_of_a_long_value_is_written_and_not_kept(length: int, *, kept: bool) -> None:
+    scope = f"{length:a<{length}}"
+    assert encoded_scopes(scope) == scope
+    cached = vars(encoding)["_upstream_header"]
+    before = cached.cache_info()
+    assert encoded_scopes(scope) == scope
+    after = cached.cache_info()
+    assert after.currsize == before.currsize
+    assert after.hits - before.hits == 2 + kept  # besides the client's id and policy

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from authz.core.cache import Bounded
 from authz.core.quota import SECOND_US, Exceeded, Level, Unknown, Within, share
-from authz.edge.cache import Bounded
 from authz.edge.metrics import Number
 from authz.edge.store import Store
 from authz.edge.store.memory import MemoryStore
