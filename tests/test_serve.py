@@ -170,6 +170,22 @@ HOSTILE = {
 }
 
 
+async def test_withdrawn_keys_refuse_a_token_that_was_just_accepted(service: Service) -> None:
+    message = check_request(bearer=fresh_token(), forwarded=xfcc(CERTIFICATE))
+    assert await service.reason(message) == "allowed"
+    file = service.site.folder / "jwks.json"
+    keys = file.read_bytes()
+    file.write_text('{"keys": []}')
+    async with asyncio.timeout(60):
+        while (reason := await service.reason(message)) == "allowed":
+            await asyncio.sleep(0.1)
+    assert reason == "token_key_unknown"
+    assert (await service.get("/readyz"))[0] == 200
+    assert 'clientpolicy_keys{issuer="health-auth"} 0.0' in (await service.get("/metrics"))[1]
+    file.write_bytes(keys)
+    await service.until("allowed")
+
+
 async def test_hostile_messages_are_denied_and_leave_it_serving(service: Service) -> None:
     for name, data in HOSTILE.items():
         answered = CheckResponse.FromString(await service.call(data, timeout=20))
@@ -256,9 +272,10 @@ async def test_before_the_first_keys_the_answer_is_an_error(site: Site) -> None:
         async with asyncio.timeout(60):
             while not await service.listens():
                 await asyncio.sleep(0.05)
-        status, text = await service.get("/readyz")
-        assert status == 503
-        assert "issuer a: no keys yet" in text
+        async with asyncio.timeout(20):
+            while "(" not in (told := await service.get("/readyz"))[1]:
+                await asyncio.sleep(0.05)
+        assert told == (503, "issuer a: no keys yet (http://127.0.0.1:1/jwks: connection refused)")
         with pytest.raises(aio.AioRpcError) as refused:
             await service.check()
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
