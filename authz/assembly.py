@@ -17,7 +17,7 @@ from authz.core.hops import Proxies, is_authority
 from authz.core.public import PublicRoutes
 from authz.edge.authorities import CLIENT_CA, PROXY_CA, Authorities, Certificates, read_authorities
 from authz.edge.overrides import Misconfigured
-from authz.edge.policies import FilePolicies
+from authz.edge.policies import FilePolicies, PolicyFolder
 from authz.edge.roots import trusting
 from authz.edge.settings import Settings, Tls
 from authz.edge.source import PolicySource
@@ -69,7 +69,8 @@ def policy_source(settings: Settings) -> PolicySource:
     may_shadow, ceilings = settings.shadow == "allow", settings.ceilings
     cautions = partial(cautions_on, platform=platform_of(settings))
     if settings.policies.path is not None:
-        return FilePolicies(settings.policies.path, may_shadow=may_shadow, ceilings=ceilings, cautions=cautions)
+        path = settings.policies.path
+        return FilePolicies(PolicyFolder(path, may_shadow=may_shadow, ceilings=ceilings, cautions=cautions))
     # The client library takes 0.4 s and 35 MB to load: for those alone who need it.
     from authz.edge.kubernetes.source import KubernetesPolicies  # noqa: PLC0415
 

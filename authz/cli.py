@@ -48,7 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check)
 
     lint = commands.add_parser("lint", help="show every error in ClientPolicy manifests")
-    lint.add_argument("--config", type=Path, metavar="FILE", help="and what a configuration opens; by its ceilings")
+    lint.add_argument(
+        "--config", type=Path, metavar="FILE", help="of authz: what it opens, and manifests as it meets them"
+    )
     lint.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="default: the policies of FILE")
     lint.set_defaults(run=_lint)
 

@@ -51,7 +51,7 @@ class PolicyFolder:
         ceilings: tuple[Ceiling, ...] = (),
         cautions: Cautions = no_cautions,
     ) -> None:
-        self._path = path
+        self.path: Final = path
         self._ceilings = ceilings
         self._cautions = cautions
         self._may_shadow = may_shadow
@@ -66,11 +66,11 @@ class PolicyFolder:
             OSError: the folder itself cannot be read; what it said before still holds.
         """
         try:
-            present = manifest_files(self._path)
+            present = manifest_files(self.path)
         except FileNotFoundError:  # a folder that is deleted deletes what was in it
             present = ()
         changed = False
-        for file in [known for known in self._files if known not in present]:
+        for file in self._files.keys() - set(present):
             del self._files[file]
             changed = True
             logger.info("policy file deleted", extra={"file": str(file)})
@@ -135,15 +135,15 @@ def _absorb(known: _Known, manifests: tuple[Manifest, ...], *, may_shadow: bool)
     Beside a document that does not say which one it is, nothing is missing: it may be any of them.
     """
     last_good, owners = known.entries, _owners(known, manifests)
-    times = Counter(owners)
+    times = Counter(manifest.name for manifest in manifests)
     kept = last_good if any(manifest.name is None for manifest in manifests) else {}
     entries = dict(kept)
     never_valid: list[Entry] = []
     errors: list[str] = []
     for manifest, owner in zip(manifests, owners, strict=True):
         errors.extend(manifest.errors)
-        if owner is not None and times[owner] > 1:
-            errors.append(f"{manifest.where('metadata', 'name')}: `{owner}` stands {times[owner]} times in this file")
+        if manifest.name is not None and (count := times[manifest.name]) > 1:
+            errors.append(f"{manifest.where('metadata', 'name')}: `{manifest.name}` stands {count} times in this file")
         elif owner is not None and manifest.policy is not None:
             entries[owner] = enlist(manifest.policy, may_shadow=may_shadow)
             continue
@@ -182,17 +182,9 @@ def _owners(known: _Known, manifests: tuple[Manifest, ...]) -> list[str | None]:
 class FilePolicies:
     """The policies of a folder, watched (`edge.source.PolicySource`)."""
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        may_shadow: bool,
-        ceilings: tuple[Ceiling, ...] = (),
-        cautions: Cautions = no_cautions,
-    ) -> None:
-        self._path = path
-        self._folder = PolicyFolder(path, may_shadow=may_shadow, ceilings=ceilings, cautions=cautions)
-        self.where: Final = str(path)
+    def __init__(self, folder: PolicyFolder) -> None:
+        self._folder = folder
+        self.where: Final = str(folder.path)
         self.policies: Policies | None = None
         self.trouble = ""
 
@@ -215,7 +207,8 @@ class FilePolicies:
 
     async def run(self, changed: Callable[[], None]) -> None:
         """Read the folder whenever it changes, until cancelled."""
-        watched = self._path.parent if self._path.is_file() else self._path
+        path = self._folder.path
+        watched = path.parent if path.is_file() else path
         await self._reload(changed)
         while True:
             try:

@@ -235,6 +235,10 @@ ABSENCE: dict[str, tuple[list[Any], dict[str, str]]] = {
         [ALICE, BOB, {"spec": {"suspended": True}}],
         {"alice": "active", "bob": "active"},
     ),
+    "no name twice": (
+        [nameless(bad("alice", suspended=True)), nameless(bad("alice")), BOB],
+        {"alice": "suspended", "bob": "active"},
+    ),
     "one name twice": ([bad("alice"), bad("alice", suspended=True), BOB], {"alice": "suspended", "bob": "active"}),
     "one name twice, both valid": (
         [ALICE, policy_document("alice", suspended=True), BOB],
