@@ -32,6 +32,7 @@ from authz.policy.duration import parse_duration
 from authz.policy.fields import EntryName, Fingerprint, each_once
 from authz.policy.limits import Limit, rate_limit
 
+JWKS_MAX_AGE_LEAST_US: Final = parse_duration("1m")
 NAMESPACES_MAX: Final = 64  # each has a watch of its own; beyond, one watch of all namespaces costs less
 PROXY_FINGERPRINTS_MAX: Final = 256  # gateways of one platform, old and new certificates of each
 _PUBLIC: Final = re.compile(r"[A-Z]{1,16} /\S*")
@@ -46,6 +47,12 @@ def _duration(value: object) -> int:
     if not isinstance(value, str):
         raise ValueError("expected a duration such as 90s, 15m or 24h")  # noqa: TRY004 pydantic collects ValueError
     return parse_duration(value)
+
+
+def _max_age(value: int) -> int:
+    if value < JWKS_MAX_AGE_LEAST_US:
+        raise ValueError("expected at least 1m: keys are read anew twice within it")
+    return value
 
 
 def _address(value: str) -> str:
@@ -190,7 +197,7 @@ class IssuerSettings(SettingsModel):
     )
     jwks_uri: HttpsUrl | None = None
     jwks_file: AbsolutePath | None = None
-    jwks_max_age: Duration = parse_duration("24h")
+    jwks_max_age: Annotated[Duration, AfterValidator(_max_age)] = parse_duration("24h")
     ca: AbsolutePath | None = None
     proxy: Annotated[ProxyUrl | None, Field(repr=False)] = None  # may hold a password
     leeway_seconds: Annotated[int, Field(ge=0, le=120)] = 30

@@ -110,7 +110,7 @@ async def test_keys_that_are_too_old_are_not_called_good(
             assert ring.by_name["a"].usable == usable
 
 
-@pytest.mark.parametrize(("max_age", "expected_s"), [("24h", 300), ("10m", 300), ("5m", 150), ("10s", 5)])
+@pytest.mark.parametrize(("max_age", "expected_s"), [("24h", 300), ("10m", 300), ("5m", 150), ("1m", 30)])
 async def test_keys_are_looked_at_before_they_are_too_old(issuer: Issuer, max_age: str, expected_s: float) -> None:
     async with fetching(settings(issuer, jwksMaxAge=max_age)) as ring:
         assert ring.by_name["a"].refresh_s == expected_s

@@ -165,6 +165,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "leeway": ({"issuers": [ISSUER | {"leewaySeconds": 121}]}, "issuers[0].leewaySeconds"),
     "max age": ({"issuers": [ISSUER | {"jwksMaxAge": "1 day"}]}, "issuers[0].jwksMaxAge: expected a duration"),
     "max age a number": ({"issuers": [ISSUER | {"jwksMaxAge": 5}]}, "issuers[0].jwksMaxAge: expected a duration"),
+    "max age too short": ({"issuers": [ISSUER | {"jwksMaxAge": "59s"}]}, "issuers[0].jwksMaxAge: expected at least 1m"),
     "issuer twice": ({"issuers": [ISSUER, ISSUER | {"name": "b"}]}, "issuers: issuer given twice"),
     "issuer name twice": ({"issuers": [ISSUER, ISSUER | {"issuer": "https://b"}]}, "issuers: name given twice: a"),
     "base path": ({"fhir": {"basePath": "fhir"}}, "fhir.basePath: expected an absolute path"),
