@@ -27,7 +27,7 @@ def parse_duration(text: str) -> int:
     """
     if not _WHOLE.fullmatch(text):
         raise ValueError(f"expected a duration such as 90s, 15m or 720h, not `{text[:64]}`")
-    length_us = sum((Fraction(number) * _UNIT_US[unit] for number, unit in _PART.findall(text)), Fraction(0))
+    length_us = sum(Fraction(number) * _UNIT_US[unit] for number, unit in _PART.findall(text))
     if length_us.denominator != 1 or length_us <= 0:
         raise ValueError(f"expected at least one microsecond and whole microseconds, not `{text[:64]}`")
     return int(length_us)

@@ -83,8 +83,8 @@ def _parse_filters(text: str | None) -> frozenset[tuple[str, str]] | None:
         return None
     parsed: set[tuple[str, str]] = set()
     for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not value or _EXPERIMENTAL_NAME.search(name) or _ENCODING_AT_FAULT.search(pair):
+        name, _, value = pair.partition("=")
+        if not value or _EXPERIMENTAL_NAME.search(name) or _ENCODING_AT_FAULT.search(pair):
             return None
         parsed.add((name, unquote(value)))
     return frozenset(parsed)
