@@ -27,6 +27,7 @@ from hypothesis import Phase, settings
 from mutants.mutations import Mutant
 
 _Told = TypeVar("_Told")
+_Order = dict[str, tuple[int, float]]  # of a test: how often it has failed, negative, and how long it takes
 _generate = rsa.generate_private_key
 _ROOTS: Final = ("authz", "clientpolicy_operator")
 LIMIT_S = 10  # of CPU, beside five times what the tests take without a mutant; a busy machine ends nothing
@@ -47,16 +48,21 @@ def survivors(root: Path, module: str, tests: list[str], mutants: list[Mutant]) 
     durations, loaded, keys = _in_fork(lambda: _first_run(tests))
     _load_others(root, module, loaded)
     rsa.generate_private_key = _Keys(keys)
+    order = {test: (0, took_s) for test, took_s in durations.items()}
     before_s = _children_s()
     unchanged = Mutant(module=module, function="", before="", after="", source=(root / module).read_text())
-    if not tests or not _passes(root, unchanged, tests, durations, _WAITS_S):
+    if not tests or not _passes(root, unchanged, tests, order, _WAITS_S):
         raise RuntimeError(f"the tests of {module} fail without a mutant, or there are none: {' '.join(tests)}")
     limit_s = LIMIT_S + 5 * int(_children_s() - before_s)
-    return [mutant for mutant in mutants if _passes(root, mutant, tests, durations, limit_s)]
+    return [mutant for mutant in mutants if _passes(root, mutant, tests, order, limit_s)]
 
 
-def _passes(root: Path, mutant: Mutant, tests: list[str], durations: dict[str, float], limit_s: int) -> bool:
-    """Return whether the tests pass with the mutant; those that take more CPU than the limit do not."""
+def _passes(root: Path, mutant: Mutant, tests: list[str], order: _Order, limit_s: int) -> bool:
+    """Return whether the tests pass with the mutant; those that take more CPU than the limit do not.
+
+    What fails with one mutant often fails with the next, so it is put first.
+    """
+    reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         signal.setitimer(signal.ITIMER_PROF, limit_s)  # its signal ends the process
@@ -64,9 +70,14 @@ def _passes(root: Path, mutant: Mutant, tests: list[str], durations: dict[str, f
         sys.meta_path.insert(0, _Instead(root, mutant))
         gc.disable()  # the process ends before it would pay
         try:
-            _run_tests(tests, _UntilOneFails(durations))
+            _run_tests(tests, _UntilOneFails(order, writing))
         finally:
             os._exit(1)
+    os.close(writing)
+    with os.fdopen(reading) as failed:
+        test = failed.read()
+    if test in order:
+        order[test] = (order[test][0] - 1, order[test][1])
     return os.waitpid(pid, 0)[1] == 0
 
 
@@ -107,14 +118,14 @@ class _Clock:
 
 
 class _UntilOneFails:
-    """Runs the quickest tests first, and ends the process with the first that fails, or after the last."""
+    """Runs tests in an order, and ends the process with the first that fails, which it names, or after the last."""
 
-    def __init__(self, durations: dict[str, float]) -> None:
-        self._durations = durations
+    def __init__(self, order: _Order, failed: int) -> None:
+        self._order, self._failed = order, failed
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        items.sort(key=lambda item: self._durations.get(item.nodeid, 0.0))
+        items.sort(key=lambda item: self._order.get(item.nodeid, (0, 0.0)))
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
@@ -122,6 +133,7 @@ class _UntilOneFails:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
+            os.write(self._failed, report.nodeid.encode())
             os._exit(1)
 
     @pytest.hookimpl(tryfirst=True)

@@ -51,7 +51,10 @@ REFUSED = [
 TOO_LONG = ["1" * 13 + "s", "0.0000010000s", "1s" + "1" * 13 + "s"]
 
 
-@pytest.mark.parametrize("text", [*REFUSED, *TOO_LONG, "1s\n", "1sx", "x1s", "1ss", "1m s"])
+@pytest.mark.parametrize(
+    "text",
+    [*REFUSED, *TOO_LONG, "1s\n", "1/2s", "1:2s", ":s", "1.1.1s", "1.1/2s", "1.1:2s", "1sx", "x1s", "1ss", "1m s"],
+)
 def test_what_is_no_positive_go_duration_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match="expected"):
         parse_duration(text)
@@ -68,3 +71,9 @@ def test_digits_are_the_ten_of_ascii(frame: str) -> None:
         read.add(character)
     units = {"{}s": "", "1{}s": "mu.", "{}1s": "", "1.{}s": "", "1.1{}s": "m"}[frame]
     assert read - set(units) == set("123456789") | ({"0"} if frame != "{}s" else set())
+
+
+@pytest.mark.parametrize("text", ["x" * 70, "0." + "0" * 1_000 + "1s", "0s" * 100])
+def test_error_repeats_64_characters_at_most(text: str) -> None:
+    with pytest.raises(ValueError, match=f"`{text[:64]}`$"):
+        parse_duration(text)

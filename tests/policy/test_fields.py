@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from functools import cache
-from string import ascii_letters, ascii_lowercase, ascii_uppercase, digits
+from string import ascii_lowercase, ascii_uppercase, digits
 
 import pytest
+from alphabet import ALNUM, CHARACTERS, HEX, VISIBLE, taken, without
 from pydantic import TypeAdapter, ValidationError
 
 from authz.policy import fields
 from authz.policy.fields import each_named_once, each_once
 from authz.policy.smart import SCOPE_MAX_CHARACTERS, parse_scope
 
-CHARACTERS = [*map(chr, range(0x180)), "\u0661", "\u202e", "\u200b", "\ue000", "\uff21", "\u2028"]
-VISIBLE = "".join(map(chr, range(0x21, 0x7F)))
-ALNUM = ascii_letters + digits
 LABEL = ascii_lowercase + digits
 
 
@@ -31,13 +29,9 @@ def takes(kind: str, value: object) -> bool:
     return True
 
 
-def without(characters: str, gone: str) -> str:
-    return "".join(character for character in characters if character not in gone)
-
-
 URI = without(VISIBLE, "\"#',;\\")
 PLACES = [
-    ("Fingerprint", "{}" + "a" * 63, digits + "abcdefABCDEF"),
+    ("Fingerprint", "{}" + "a" * 63, HEX),
     ("DnsName", "{}", LABEL),
     ("DnsName", "a{}", LABEL),
     ("DnsName", "a{}a", LABEL + "-."),
@@ -81,11 +75,11 @@ PLACES = [
 
 @pytest.mark.parametrize(("kind", "frame", "expected"), PLACES)
 def test_characters_in_each_place(kind: str, frame: str, expected: str) -> None:
-    assert {one for one in CHARACTERS if takes(kind, frame.replace("{}", one))} == set(expected)
+    assert taken(frame, lambda text: takes(kind, text)) == set(expected)
 
 
 def test_name_to_print_holds_nothing_that_cannot_be_seen() -> None:
-    seen = {one for one in CHARACTERS if takes("PrintableName", f"a{one}a")}
+    seen = taken("a{}a", lambda text: takes("PrintableName", text))
     controls = {chr(code) for code in (*range(0x20), *range(0x7F, 0xA0))}
     assert seen == set(CHARACTERS) - controls - {"\xad", "\u202e", "\u200b", "\ue000"}
 

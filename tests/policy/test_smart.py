@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from string import ascii_letters, ascii_uppercase
+
 import pytest
+from alphabet import HEX, VISIBLE, taken, without
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -71,6 +74,81 @@ def test_scope_grants_its_letters(text: str, letters: str) -> None:
 @pytest.mark.parametrize("text", NONE)
 def test_what_is_not_a_clinical_scope_grants_nothing(text: str) -> None:
     assert parse_scope(text) is None
+
+
+PLACES = [
+    ("patient/{}.rs", ascii_uppercase + "*"),
+    ("patient/A{}.rs", ascii_letters),
+    ("patient/Aa{}r", "."),
+    ("patient/A.{}", "cruds*"),
+    ("patient/A.c{}", "ruds"),
+    ("patient/A.cruds{}", ""),
+    ("patient/A.rs?a={}", without(VISIBLE, '"\\?%&')),
+    ("patient/A.rs?a=b{}", without(VISIBLE, '"\\?%&')),
+    ("patient/A.rs?{}=b", without(VISIBLE, '"\\?%&:.=')),
+    ("patient/A.rs?a{}=b", without(VISIBLE, '"\\?%&:.')),
+    ("patient/A.rs?a=%{}0", HEX),
+    ("patient/A.rs?a=%0{}", HEX),
+    ("patient/A.rs?a=%{}", ""),
+]
+
+
+@pytest.mark.parametrize(("frame", "expected"), PLACES)
+def test_characters_in_each_place(frame: str, expected: str) -> None:
+    assert taken(frame, parse_scope) == set(expected)
+
+
+@pytest.mark.parametrize(
+    "letters", ["cc", "ccruds", "rr", "crruds", "uu", "cruuds", "dd", "ruddds", "ss", "crudss", ""]
+)
+def test_no_letter_stands_twice(letters: str) -> None:
+    assert parse_scope(f"patient/Observation.{letters}") is None
+
+
+def test_lengths_end_where_they_say() -> None:
+    assert parse_scope("patient/" + "A" * 64 + ".rs")
+    assert not parse_scope("patient/" + "A" * 65 + ".rs")
+    longest = "patient/Patient.rs?x=".ljust(512, "a")
+    assert parse_scope(longest)
+    assert not parse_scope(longest + "a")
+    assert parse_scope("patient/Patient.rs?" + "&".join(f"a{n}=b" for n in range(8)))
+    assert not parse_scope("patient/Patient.rs?" + "&".join(f"a{n}=b" for n in range(9)))
+
+
+def test_names_near_the_experimental_ones_are_ordinary() -> None:
+    for name in ("_filters", "x_filter", "_has_x", "x_has", "_lastUpdated"):
+        assert parse_scope(f"patient/Observation.rs?{name}=x")
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "common"),
+    [
+        ("patient/A.ru", "patient/A.rs", "patient/A.r"),
+        ("patient/A.cr", "patient/A.ds", None),
+        ("patient/A.rs", "patient/B.rs", None),
+        ("patient/*.ru", "patient/A.rs", "patient/A.r"),
+        ("patient/A.ru", "patient/*.rs", "patient/A.r"),
+        ("patient/*.ru", "patient/*.rs", "patient/*.r"),
+        ("patient/A.cruds", "user/A.cruds", None),
+        ("patient/A.write", "patient/A.crs?a=b", "patient/A.c?a=b"),
+        ("patient/A.rs?a=1&b=2", "patient/A.ru?b=2&c=3", "patient/A.r?a=1&b=2&c=3"),
+        ("patient/A.rs?b=2&a=1", "patient/A.rs?c=%7C", "patient/A.rs?b=2&a=1&c=%7C"),
+        ("patient/A.*", "patient/*.cruds?a=1", "patient/A.cruds?a=1"),
+    ],
+)
+def test_intersection_is_what_both_allow(left: str, right: str, common: str | None) -> None:
+    first, second = parse_scope(left), parse_scope(right)
+    assert first is not None
+    assert second is not None
+    found = intersect(first, second)
+    assert (None if found is None else found.text) == common
+    assert found == (None if common is None else parse_scope(common))
+
+
+def test_value_of_a_filter_may_have_an_equals_sign() -> None:
+    scope = parse_scope("patient/Observation.s?code=a=b")
+    assert scope is not None
+    assert scope.filters == frozenset({("code", "a=b")})
 
 
 def test_filters_are_decoded() -> None:
