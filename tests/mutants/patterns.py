@@ -85,7 +85,7 @@ def _ordinal(character: str) -> int:
 
 
 def _without_alternative(pattern: str) -> Iterator[str]:
-    """Yield the pattern without one of its alternatives, at any depth."""
+    """Yield the pattern without one of its alternatives, at any depth; a piece of a pattern may close more than it opens."""
     open_at: list[list[int]] = [[0]]  # of each group around: where it and its alternatives start
     for token in _TOKEN.finditer(pattern):
         if token.lastgroup == "open":
@@ -94,6 +94,7 @@ def _without_alternative(pattern: str) -> Iterator[str]:
             open_at[-1].append(token.end())
         elif token.lastgroup == "close":
             yield from _one_dropped(pattern, open_at.pop(), token.start())
+            open_at = open_at or [[token.end()]]
     yield from _one_dropped(pattern, open_at.pop(), len(pattern))
 
 
