@@ -43,7 +43,7 @@ def read_keys(document: bytes, stale_at_us: int) -> tuple[KeySet, tuple[str, ...
     for position, entry in enumerate(entries):
         try:
             keys.append(_read_key(entry))
-        except (ValueError, InvalidKeyError) as unusable:
+        except ValueError as unusable:
             warnings.append(f"keys[{position}] left out: {unusable}")
     return KeySet(keys=tuple(keys), stale_at_us=stale_at_us), tuple(warnings)
 
@@ -71,8 +71,8 @@ def _read_key(entry: object) -> VerificationKey:
         raise ValueError(f"`kid` is not a string of at most {_KID_MAX_CHARACTERS} characters")
     try:
         key = family.from_jwk(entry)
-    except (TypeError, KeyError, AttributeError, OverflowError):
-        raise ValueError("a member is missing or of the wrong type") from None
+    except (TypeError, KeyError, AttributeError, OverflowError, InvalidKeyError):  # whose texts quote the document
+        raise ValueError("a member is missing or of the wrong form") from None
     algorithms = _algorithms(key)
     declared = entry.get("alg")
     if declared is not None:

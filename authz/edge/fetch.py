@@ -1,7 +1,7 @@
 """A document of an issuer, bounded in size and time, or a sentence that says why there is none.
 
 It comes over https (http only from this machine) and without redirects: a redirect would let whoever answers choose
-where keys come from. A sentence names no credential and nothing that the other side wrote.
+where keys come from. A sentence names no credential, and quotes no document.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from authz.edge.roots import Roots
 from authz.edge.urls import https_url
 
 TIMEOUT_S: Final = 5.0
+_SHOWN_MAX: Final = 200  # characters: an issuer's metadata may name any URL
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=TIMEOUT_S)
 
 
@@ -87,7 +88,7 @@ def _shown(url: str) -> str:
         parts = urlsplit(url)
     except ValueError:
         return "a malformed URL"
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"[:_SHOWN_MAX]
 
 
 _WORDS: Final[tuple[tuple[type[Exception], str], ...]] = (

@@ -131,6 +131,15 @@ def test_key_that_we_may_not_use_is_left_out_with_a_warning(key: Any) -> None:
     assert warnings[0].startswith("keys[1] left out: ")
 
 
+@pytest.mark.parametrize("member", ["kty", "crv", "x", "use", "alg", "kid", "key_ops"])
+def test_warning_quotes_nothing_of_the_document(member: str) -> None:
+    for key in (jwk(ec_key(), "x"), ED, GOOD):
+        for value in ("<evil>" * 1000, ["<evil>"], {"<evil>": "<evil>"}):
+            _, warnings = read(key | {member: value})
+            assert "evil" not in "".join(warnings)
+            assert len("".join(warnings)) < 100
+
+
 UNREADABLE = {
     "empty": b"",
     "HTML": b"<html></html>",

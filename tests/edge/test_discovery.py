@@ -47,6 +47,7 @@ METADATA: dict[str, tuple[Any, str]] = {
     "jwks_uri a file": ({"jwks_uri": "file:///etc/passwd"}, "file:///etc/passwd: expected a URL with a host"),
     "jwks_uri relative": ({"jwks_uri": "/jwks"}, "expected a URL with a host"),
     "jwks_uri with credentials": ({"jwks_uri": "https://me:secret@keys.example.org/jwks"}, "https://keys.example.org/jwks: expected a URL with a host and without credentials"),
+    "jwks_uri endless": ({"jwks_uri": "ftp://keys.example.org/" + "x" * 10_000}, f"(ftp://keys.example.org/{'x' * 177}: expected https://"),
     "jwks_uri malformed": ({"jwks_uri": "https://[x"}, "a malformed URL: not a URL"),
     "not an object": ([], "not a metadata document: not an object"),
     "HTML": (b"<html>", "not a metadata document: Expecting value"),
