@@ -40,6 +40,7 @@ ORDINARY: dict[str, dict[str, Any]] = {
             route("d", pathPrefix="/"),
         ]
     },
+    "a route of another scope": {"routes": [route("a", "export.run", path="/a")], "otherScopes": ["export.run"]},
     "routes by method": {"routes": [route("a", path="/a", methods=["GET"]), route("b", path="/a")]},
     "routes by another method": {
         "routes": [route("a", pathPrefix="/a", methods=["GET"]), route("b", path="/a", methods=["GET", "POST"])]
