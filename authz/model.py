@@ -171,6 +171,7 @@ class Client:
 
     id: str
     policy: str  # namespace/name
+    generation: int | None = None  # Kubernetes' metadata.generation of the version that holds; a file has none
     standing: Standing = Standing.ACTIVE
     shadow: bool = False
     suspended: bool = False

@@ -104,6 +104,7 @@ class Service:
 
     async def judge(self, request: Request, facts: Facts, now_us: int) -> Verdict:
         """Return the verdict on one request (design: a decision, in order)."""
+        presented: Presented | Refused | None = None
         try:
             target = grant.read_target(request.target, self._rules.fhir)  # 1. one reading only
             require_plain(request, target.query)
@@ -118,8 +119,8 @@ class Service:
                 return await self._by_token_alone(request, target, facts, now_us)
             client = certificate.identify(presented, facts.policies, now_us)
         except Refused as refused:
-            return await self._refuse_anonymously(refused, request, now_us)
-        known = self._known(client, now_us)  # 4. before any cryptography
+            return await self._refuse_anonymously(refused, request, presented, now_us)
+        known = self._known(client, presented, now_us)  # 4. before any cryptography
         if known is not None:
             return known
         claims: Claims | None = None
@@ -131,7 +132,7 @@ class Service:
             right = grant.decide(request, target, client, claims, self._rules.fhir)  # 6. and is it enough
         except Refused as refused:
             right = refused
-        return await self._spend(right, client, claims, now_us)  # 7. how often
+        return await self._spend(right, client, claims, presented, now_us)  # 7. how often
 
     def _presented(self, request: Request, facts: Facts, now_us: int) -> Presented | Refused | None:
         """Return the client certificate, None without one, or why it counts for nothing.
@@ -169,16 +170,17 @@ class Service:
         self, rule: str, presented: Presented | Refused | None, request: Request, facts: Facts, now_us: int
     ) -> Verdict:
         client: Client | None = None
-        if isinstance(presented, Presented):
+        shown = _shown(presented)
+        if shown is not None:
             try:
-                client = certificate.identify(presented, facts.policies, now_us)
+                client = certificate.identify(shown, facts.policies, now_us)
             except Refused:
                 client = None  # the route is open to everyone, so to this caller too, at its address's cost
         if client is not None:
-            return await self._spend(Public(rule), client, None, now_us)
+            return await self._spend(Public(rule), client, None, shown, now_us)
         key = address.quota_key(request.address)
         quota = await self._limiter.spend(key, self._rules.anonymous, now_us=now_us)
-        return conclude(Public(rule), quota, None, None)
+        return conclude(Public(rule), quota, None, None, shown)
 
     async def _by_token_alone(self, request: Request, target: Target, facts: Facts, now_us: int) -> Verdict:
         """Judge a request without a certificate: a client of `certificate.source: None`, or nobody.
@@ -193,7 +195,7 @@ class Service:
         if exceeded is not None:
             return Deny(Refused(Reason.QUOTA_EXCEEDED, "no request left for this address"), exceeded)
         client, claims = self._admitted(request, facts, now_us)
-        known = self._known(client, now_us)
+        known = self._known(client, None, now_us)
         if known is not None:
             return known
         right: Grant | Refused
@@ -201,7 +203,7 @@ class Service:
             right = grant.decide(request, target, client, claims, self._rules.fhir)
         except Refused as refused:
             right = refused
-        return await self._spend(right, client, claims, now_us)
+        return await self._spend(right, client, claims, None, now_us)
 
     def _admitted(self, request: Request, facts: Facts, now_us: int) -> tuple[Client, Claims]:
         """Return the client of `certificate.source: None` that an admitted token identifies, and its claims.
@@ -222,12 +224,12 @@ class Service:
         certificate.require_standing(client, now_us)
         return client, claims
 
-    def _known(self, client: Client, now_us: int) -> Deny | None:
+    def _known(self, client: Client, presented: Presented | None, now_us: int) -> Deny | None:
         """Return the refusal of a client that is certainly over its quota; Shadow mode has yet to see what else."""
         exceeded = None if client.shadow else self._limiter.known(client.key, client.limits, now_us=now_us)
         if exceeded is None:
             return None
-        return Deny(Refused(Reason.QUOTA_EXCEEDED, "no request left"), exceeded, client)
+        return Deny(Refused(Reason.QUOTA_EXCEEDED, "no request left"), exceeded, client, None, presented)
 
     def _token(
         self, request: Request, query: str, client: Client, fingerprint: str, *, facts: Facts, now_us: int
@@ -259,16 +261,27 @@ class Service:
         self.tokens.put(digest, claims, ENTRY_BYTES + weight_of(claims.scopes) + weight_of(_texts(claims)))
         return claims
 
-    async def _refuse_anonymously(self, refused: Refused, request: Request, now_us: int) -> Deny:
+    async def _refuse_anonymously(
+        self, refused: Refused, request: Request, presented: Presented | Refused | None, now_us: int
+    ) -> Deny:
         """Return the refusal of a caller that nobody vouches for; it spends its address's quota, and stands."""
         quota = await self._limiter.spend(address.quota_key(request.address), self._rules.anonymous, now_us=now_us)
-        return Deny(refused, quota)
+        return Deny(refused, quota, None, None, _shown(presented))
 
     async def _spend(
-        self, right: Grant | Public | Refused, client: Client, claims: Claims | None, now_us: int
+        self,
+        right: Grant | Public | Refused,
+        client: Client,
+        claims: Claims | None,
+        presented: Presented | None,
+        now_us: int,
     ) -> Verdict:
         quota = await self._limiter.spend(client.key, client.limits, now_us=now_us)
-        return conclude(right, quota, client, claims)
+        return conclude(right, quota, client, claims, presented)
+
+
+def _shown(presented: Presented | Refused | None) -> Presented | None:
+    return presented if isinstance(presented, Presented) else None
 
 
 def _weight(presented: Presented) -> int:

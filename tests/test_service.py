@@ -537,6 +537,34 @@ async def test_remembered_tokens_weigh_what_they_say() -> None:
     assert 24_000 < bench.service.tokens.bytes < 30_000
 
 
+SHOWN: dict[str, tuple[dict[str, Any], bool]] = {
+    "allowed": ({"bearer": token()}, True),
+    "no token": ({}, True),
+    "unknown": ({"forwarded": xfcc(partner.partner_certificate("other"))}, True),
+    "unknown, on a public route": ({"target": "/health", "forwarded": f"Hash={'ab' * 32}"}, True),
+    "a client's, on a public route": ({"target": "/health"}, True),
+    "none": ({"forwarded": None}, False),
+    "malformed": ({"forwarded": "Hash=ab"}, False),
+    "none, on a public route": ({"target": "/health", "forwarded": None}, False),
+}
+
+
+@pytest.mark.parametrize(("asked", "shown"), SHOWN.values(), ids=SHOWN.keys())
+async def test_verdict_carries_the_certificate_that_was_shown(asked: dict[str, Any], *, shown: bool) -> None:
+    verdict = await Bench().judge(**asked)
+    assert (verdict.presented is not None) is shown
+
+
+async def test_flood_and_shadow_carry_the_certificate_too() -> None:
+    bench = Bench(policy_document(quotas=[{"name": "q", "requests": 1, "per": "1h"}]))
+    verdicts = [await bench.judge(bearer=token()) for _ in range(3)]
+    assert isinstance(verdicts[2], Deny)
+    shadowed = await Bench(policy_document(mode="Shadow")).judge()
+    assert isinstance(shadowed, Shadowed)
+    fingerprint = partner.partner_certificate().fingerprint
+    assert {one.presented and one.presented.fingerprint for one in (*verdicts, shadowed)} == {fingerprint}
+
+
 EDGE = "spiffe://example.org/edge"
 ISSUED_CA, NEXT_CA = (partner.certificate(name, is_ca=True) for name in ("clients", "next clients"))
 ISSUED = partner.certificate("issued", issuer=ISSUED_CA)

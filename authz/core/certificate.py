@@ -72,10 +72,9 @@ def facts_of(
 def _issuer(certificate: x509.Certificate) -> str:
     """Return the issuer's name as far as it can be shown; it decides nothing, so it refuses nobody."""
     try:
-        name = certificate.issuer.rfc4514_string()[:ISSUER_MAX_CHARACTERS]
+        return certificate.issuer.rfc4514_string()[:ISSUER_MAX_CHARACTERS]
     except UNREADABLE:
         return ""
-    return name.encode("utf-8", "replace").decode()  # half a surrogate pair would break the audit line
 
 
 def fingerprint_of(certificate: x509.Certificate) -> str:

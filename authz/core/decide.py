@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from authz.core.quota import Exceeded, Unknown, Within
 from authz.core.reasons import ANSWERS
-from authz.model import Claims, Client, Grant, Reason, Refused
+from authz.model import Claims, Client, Grant, Presented, Reason, Refused
 
 Quota = Within | Exceeded | Unknown
 
@@ -24,6 +24,7 @@ class Allow(NamedTuple):
     quota: Within
     client: Client | None
     claims: Claims | None
+    presented: Presented | None = None
 
 
 class Shadowed(NamedTuple):
@@ -33,6 +34,7 @@ class Shadowed(NamedTuple):
     quota: Quota
     client: Client
     claims: Claims | None
+    presented: Presented | None = None
 
 
 class Deny(NamedTuple):
@@ -42,22 +44,29 @@ class Deny(NamedTuple):
     quota: Quota | None = None
     client: Client | None = None
     claims: Claims | None = None
+    presented: Presented | None = None  # the certificate that was shown, whether it identified anybody or not
 
 
 Verdict = Allow | Shadowed | Deny
 
 
-def conclude(right: Grant | Public | Refused, quota: Quota, client: Client | None, claims: Claims | None) -> Verdict:
+def conclude(
+    right: Grant | Public | Refused,
+    quota: Quota,
+    client: Client | None,
+    claims: Claims | None,
+    presented: Presented | None = None,
+) -> Verdict:
     """Return the verdict on a request that was judged to the end: the right it has, and what its quota says.
 
     A refusal stands, whatever the quota says.
     """
     if not isinstance(right, Refused) and isinstance(quota, Within):
-        return Allow(right, quota, client, claims)
+        return Allow(right, quota, client, claims, presented)
     refused = right if isinstance(right, Refused) else _refused_by(quota)
     if client is not None and client.shadow and ANSWERS[refused.reason].may_shadow:
-        return Shadowed(refused, quota, client, claims)
-    return Deny(refused, quota, client, claims)
+        return Shadowed(refused, quota, client, claims, presented)
+    return Deny(refused, quota, client, claims, presented)
 
 
 def _refused_by(quota: Quota) -> Refused:

@@ -20,7 +20,7 @@ from authz.core.decide import Allow, Deny, Shadowed, Verdict
 from authz.core.quota import Exceeded, Within
 from authz.core.reasons import ANSWERS
 from authz.core.told import granted
-from authz.model import Refused, Request
+from authz.model import Presented, Refused, Request
 
 LINES_MAX: Final = 65_536  # at 1,000 decisions a second a minute of a reader that stands still
 LINES_MAX_BYTES: Final = 64 * 2**20  # 1 kB each; a caller can make a line of 20
@@ -66,9 +66,13 @@ def _add_quota(line: dict[str, object], verdict: Verdict) -> None:
 
 
 def _add_outcome(line: dict[str, object], verdict: Verdict) -> None:
-    client, claims = verdict.client, verdict.claims
+    client, claims, presented = verdict.client, verdict.claims, verdict.presented
+    if presented is not None:
+        line["certificate"] = _certificate(presented)
     if client is not None:
         line["client"], line["policy"] = client.id, client.policy
+        if client.generation is not None:
+            line["policy_generation"] = client.generation
     if claims is not None:
         line["subject"], line["issuer"], line["patient"] = claims.subject, claims.issuer, claims.patient
         line["scopes_asked"] = claims.scopes
@@ -85,6 +89,13 @@ def _add_outcome(line: dict[str, object], verdict: Verdict) -> None:
             line["verdict"], line["status"] = "deny", ANSWERS[refused.reason].status
             line["reason"] = refused.reason.value
             line.update(_why(refused))
+
+
+def _certificate(presented: Presented) -> dict[str, str]:
+    facts = presented.facts
+    # Both are bounded where the certificate was read, as is what a line may hold of anything that a caller writes.
+    whole = {"issuer": facts.issuer, "serial": facts.serial} if facts is not None else {}
+    return {"sha256": presented.fingerprint, **whole}
 
 
 def _why(refused: Refused) -> dict[str, object]:

@@ -7,16 +7,18 @@ import hashlib
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import partner
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from partner import Certificate, certificate
 
 from authz.core import hops
-from authz.core.certificate import PEM_MAX_CHARACTERS, epoch_us
+from authz.core.certificate import ISSUER_MAX_CHARACTERS, PEM_MAX_CHARACTERS, epoch_us
 from authz.core.hops import Proxies
 from authz.model import Presented, Reason, Refused
 
@@ -133,6 +135,36 @@ def test_unreadable_or_disagreeing_certificate_is_malformed(header: str) -> None
 @pytest.mark.parametrize("header", [partner.xfcc(OTHER), f"Hash={OTHER.fingerprint}", 'Subject="CN=a"'])
 def test_source_certificate_must_agree_with_the_newest_element(header: str) -> None:
     assert reason_of_present(header, MINE.encoded) is Reason.CERTIFICATE_MALFORMED
+
+
+def audited(name: x509.Name, serial: int = 0x5A01, names: int = 0) -> tuple[str, str]:
+    """Return issuer and serial number as they are remembered of a self-signed certificate."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    begin, end = partner.NOW - DAY, partner.NOW + DAY
+    builder = x509.CertificateBuilder(name, name, key.public_key(), serial, begin, end)
+    san = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"urn:{number}") for number in range(names)])
+    made = (builder.add_extension(san, critical=False) if names else builder).sign(key, hashes.SHA256())
+    presented = present(None, quote(made.public_bytes(serialization.Encoding.PEM).decode(), safe=""))
+    assert presented is not None
+    assert presented.facts is not None
+    return presented.facts.issuer, presented.facts.serial
+
+
+def test_issuer_and_serial_number_are_remembered_for_the_audit_and_bounded() -> None:
+    parts = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, f"Praxis Süd {number}") for number in range(100)]
+    assert audited(x509.Name(parts[:1])) == ("O=Praxis Süd 0", "5a01")
+    issuer, serial = audited(x509.Name(parts), 2**159 - 1)
+    assert issuer.startswith("O=Praxis Süd 99,O=")
+    assert (len(issuer), serial) == (ISSUER_MAX_CHARACTERS, f"{2**159 - 1:x}")
+    assert audited(x509.Name(parts[:1]), names=2_000) == ("", "5a01")  # longer than any CA issues
+
+
+def test_issuer_that_cannot_be_shown_refuses_nobody() -> None:
+    broken = altered(certificate("broken name"), b"\x0c\x0bbroken name", b"\x0c\x0b\xff\xfe\xff\xfe\xff\xfename!")
+    presented = present(f'Cert="{broken.encoded}"')
+    assert presented is not None
+    assert presented.facts is not None
+    assert presented.facts.issuer == ""
 
 
 PADDED = MINE.encoded + "%0A" * ((PEM_MAX_CHARACTERS - len(MINE.encoded)) // 3)

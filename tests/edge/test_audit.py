@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from authz.core.decide import Allow, Deny, Public, Shadowed
 from authz.core.quota import Level, Within
 from authz.edge import audit, chance, clock
 from authz.edge.audit import AuditLog, record
-from authz.model import Claims, Client, Confirmation, Grant, Reason, Refused
+from authz.model import CertificateFacts, Claims, Client, Confirmation, Grant, Presented, Reason, Refused
 from authz.policy.smart import parse_scope
 from authz.wire.request import ClientAddress, read_message
 
@@ -84,6 +85,27 @@ def test_no_token_certificate_or_search_value_is_written() -> None:
         text = json.dumps(line(verdict))
         for secret in (BEARER, BEARER.split(".")[1], "Secret", "1990", "abc", xfcc()[:40]):
             assert secret not in text
+
+
+def test_certificate_is_told_whoever_it_identified() -> None:
+    whole = Presented("ab" * 32, CertificateFacts(0, 1, (), "CN=CA,O=Partner", "5a01"))
+    refused = Refused(Reason.CERTIFICATE_UNKNOWN)
+    for verdict in (
+        Allow(Public("GET /health"), Within(()), None, None, whole),
+        Shadowed(refused, QUOTA, CLIENT, None, whole),
+        Deny(refused, presented=whole),
+    ):
+        told = {"sha256": "ab" * 32, "issuer": "CN=CA,O=Partner", "serial": "5a01"}
+        assert line(verdict)["certificate"] == told
+    bare = Deny(refused, presented=Presented("ab" * 32, None))
+    assert line(bare)["certificate"] == {"sha256": "ab" * 32}
+    assert "certificate" not in line(Deny(refused))
+
+
+def test_generation_of_the_policy_is_told_where_it_has_one() -> None:
+    versioned = replace(CLIENT, generation=7)
+    assert line(Deny(Refused(Reason.TOKEN_MISSING), QUOTA, versioned))["policy_generation"] == 7
+    assert "policy_generation" not in line(Deny(Refused(Reason.TOKEN_MISSING), QUOTA, CLIENT))
 
 
 def test_line_is_bounded() -> None:

@@ -336,6 +336,24 @@ def test_invalid_version_keeps_the_last_good_one_with_the_brakes() -> None:
     assert world.census.errors == 0
 
 
+def test_client_is_of_the_version_that_holds() -> None:
+    def generation(world: World) -> int | None:
+        return world.policies().by_fingerprint[A].client.generation
+
+    first = policy_object(certificate=external(A), status=accepted(A))
+    world = World(first)
+    begun: int = first["metadata"]["generation"]
+    assert generation(world) == begun
+    bad = world.edit(first, scopes=["bad"])
+    assert generation(world) == begun
+    world.edit(bad, scopes=[])
+    assert generation(world) == begun + 2
+    never_valid = policy_object(scopes=["bad"], status=issued(A))
+    assert generation(World(never_valid)) == begun
+    never_valid["metadata"].pop("generation")
+    assert generation(World(never_valid)) is None
+
+
 def test_invalid_version_still_holds_what_its_last_good_one_claims() -> None:
     old = policy_object("old", clientId="x", meta=OLD, status=issued(A))
     world = World(old, policy_object("young", clientId="x", meta=NEW, status=issued(B)))

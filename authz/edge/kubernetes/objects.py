@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -139,12 +140,16 @@ def _kept(
     """Return the client, its claims and its listed fingerprints: of a valid policy, else of its last good version."""
     if policy is not None:
         client, fingerprints = enlist(policy, may_shadow=may_shadow)
-        return client, claims_of(policy), frozenset(fingerprints)
+        return _of_version(client, meta), claims_of(policy), frozenset(fingerprints)
     if before is not None and before.client.standing is not Standing.INVALID:
         return braked(before.client, document), before.claims, before.listed
     entry = enlist_invalid(document, meta.name)
     client = entry.client if entry is not None else Client(id="", policy=meta.name, standing=Standing.INVALID)
-    return client, frozenset(), frozenset()
+    return _of_version(client, meta), frozenset(), frozenset()
+
+
+def _of_version(client: Client, meta: Meta) -> Client:
+    return replace(client, generation=meta.generation) if meta.generation != _UNKNOWN else client
 
 
 def _identifying(client: Client, listed: frozenset[str], told: Document, made: tuple[Print, ...]) -> Iterator[Print]:
