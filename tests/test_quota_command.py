@@ -107,7 +107,7 @@ def test_sentinel_and_cluster(site: Site, tmp_path: Path, prefix: str) -> None:
 
 
 def test_acl_for_reset_is_the_documented_one(site: Site, tmp_path: Path) -> None:
-    rules = ["~t:rl:1:*", "-@all", "+script|load", "+evalsha", "+get", "+set", "+time"]
+    rules = ["~t:rl:2:*", "-@all", "+script|load", "+evalsha", "+get", "+set", "+time"]
     for more, expected in ((), 2), (("+del",), 0):
         folder = tmp_path / str(expected)
         folder.mkdir()

@@ -3,8 +3,9 @@
 `admit` is the whole rule; the memory store calls it and the Redis store's Lua script repeats it, step by step.
 
 The state of a rate is the theoretical arrival time of the next request (TAT) as whole µs and a remainder of 1/N µs; the
-state of a calendar window its start and what was used. A state belongs to its limit's kind and name, so that editing
-one limit does not reset the others.
+state of a calendar window its start and what was used; each with the terms that it is counted in. A state belongs to
+its limit's kind and name, so that editing one limit does not reset the others; what an edited limit holds is carried
+over as whole requests.
 
 Source: GCRA, ITU-T I.371 annex A; nginx ngx_http_limit_req_module for `burst`.
 """
@@ -15,15 +16,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from math import gcd
+from math import ceil, gcd, inf
 from typing import NamedTuple
 
-from authz.policy.limits import Calendar, CalendarLimit, Limit, RateLimit
+from authz.policy.limits import CALENDAR_CODES, Calendar, CalendarLimit, Limit, RateLimit
 
 SECOND_US = 1_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HOUR_US = 3_600 * SECOND_US
 _DAY_US = 24 * _HOUR_US
+_CALENDARS = {code: calendar for calendar, code in CALENDAR_CODES.items()}
 
 
 class Level(NamedTuple):
@@ -58,10 +60,14 @@ class Unknown(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """The state of one limit: TAT and remainder of a rate, window start and use of a calendar."""
+    """The state of one limit: TAT and remainder of a rate, window start and use of a calendar; and their terms.
+
+    The terms are the limit's `terms` when it was charged: a rate's period and count, a calendar's code and 0.
+    """
 
     at_us: int
     amount: int
+    terms: tuple[int, int]
 
 
 class Held(NamedTuple):
@@ -85,17 +91,20 @@ class Admission(NamedTuple):
 def admit(
     state: State, limits: tuple[Limit, ...], now_us: int, want: int = 1, cost: int = 1
 ) -> tuple[Admission, State | None]:
-    """Return how many of `want` calls of one cost pass, and the new state; None where nothing was charged.
+    """Return how many of `want` calls of one cost pass, and the new state; None where nothing is to be written.
 
-    A limit in Shadow mode is charged as it would be if it were enforced, and stops nobody.
+    A limit in Shadow mode is charged as it would be if it were enforced, and stops nobody. A refusal writes nothing but
+    what a limit holds where that is another thing than what is stored: a debt beyond a full bucket, or counted in terms
+    from before an edit, would drain by itself later than the wait that is told.
     """
-    held = tuple([_held(limit, state.get(limit.tag), now_us) for limit in limits])
+    read = [_held(limit, state.get(limit.tag), now_us) for limit in limits]
+    held = tuple([one for one, _ in read])
     admitted = want
     for limit, (_, used) in zip(limits, held, strict=True):
         if limit.enforced and used + admitted * cost * limit.unit > limit.full:
             admitted = (limit.full - used) // (cost * limit.unit)
     admission = Admission(now_us, admitted, held)
-    if not admitted:
+    if not admitted and not (want and any(is_stale for _, is_stale in read)):
         return admission, None
     charged = zip(limits, held, strict=True)
     return admission, {limit.tag: _mark(limit, _charge(limit, before, admitted, cost)) for limit, before in charged}
@@ -131,7 +140,7 @@ def window_ends_us(admission: Admission, limits: tuple[Limit, ...]) -> list[int]
 def spend(
     state: State, limits: tuple[Limit, ...], now_us: int, cost: int = 1
 ) -> tuple[Within | Exceeded, State | None]:
-    """Return the outcome of one call, and the new state; None where it is unchanged because the call was refused."""
+    """Return the outcome of one call, and the new state; None where nothing is to be written."""
     admission, after = admit(state, limits, now_us, 1, cost)
     return outcome(admission, limits, 0, cost), after
 
@@ -147,24 +156,54 @@ def require_affordable(limits: tuple[Limit, ...], cost: int) -> None:
             raise ValueError(f"cost is from 1 to {limit.full // limit.unit} under the quota {limit.name}, not {cost}")
 
 
-def _held(limit: Limit, mark: Mark | None, now_us: int) -> Held:
-    """Return what a limit holds at `now_us`, at most all that it has: a limit that was cut owes no more than that.
-
-    A rate's clock that was set back owes no more either, and a remainder of another N (the limit was edited) counts up
-    to a whole µs: never too little. A calendar window ahead of a clock that was set back still counts.
-    """
+def _held(limit: Limit, mark: Mark | None, now_us: int) -> tuple[Held, bool]:
+    """Return what a limit holds at `now_us`, at most all that it has, and whether that is not what is stored."""
     if isinstance(limit, RateLimit):
         if mark is None or mark.at_us < now_us:
-            return Held(now_us, 0)
-        count, full = limit.count, limit.full
-        ahead_us = min(mark.at_us - now_us, full // count + 1)
-        return Held(now_us, min(ahead_us * count + min(mark.amount, count), full))
+            return Held(now_us, 0), False
+        return _debt(limit, mark, now_us)
+    return _use(limit, mark, now_us)
+
+
+def _debt(limit: RateLimit, mark: Mark, now_us: int) -> tuple[Held, bool]:
+    """Return a rate's debt; a clock that was set back makes no more of it than a full bucket."""
+    ahead_us, count = mark.at_us - now_us, limit.count
+    if mark.terms != limit.terms:
+        return Held(now_us, int(min(_requests(ahead_us, mark), limit.capacity)) * limit.unit), True
+    owed = min(ahead_us, limit.full // count + 1) * count + min(mark.amount, count)
+    return Held(now_us, min(owed, limit.full)), owed > limit.full
+
+
+def _requests(ahead_us: int, mark: Mark) -> float:
+    """Return how many requests a debt is worth in the terms that it was charged in, rounded up.
+
+    In doubles, as the Lua script computes them: off by less than a millionth of a request.
+    """
+    period_us, count = mark.terms
+    if not period_us:  # nothing of ours
+        return inf
+    part = (float(ahead_us % period_us) * count + mark.amount) / period_us
+    return float(ahead_us // period_us) * count + ceil(part)
+
+
+def _use(limit: CalendarLimit, mark: Mark | None, now_us: int) -> tuple[Held, bool]:
+    """Return what was used of a calendar window.
+
+    A window ahead of a clock that was set back still counts if it is the next one; further ahead only a clock that was
+    wrong has been. A limit that was edited to another calendar keeps what was used in a window that is not over.
+    """
     start_us, end_us = window(limit.calendar, now_us)
-    if mark is None or mark.at_us < start_us:
-        return Held(start_us, 0)
-    if mark.at_us >= end_us:
-        start_us = window(limit.calendar, mark.at_us)[0]
-    return Held(start_us, min(mark.amount, limit.requests))
+    if mark is None or mark.at_us > end_us:
+        return Held(start_us, 0), False
+    used = min(mark.amount, limit.requests)
+    if mark.terms == limit.terms:
+        if mark.at_us < start_us:
+            return Held(start_us, 0), False
+        return Held(end_us if mark.at_us == end_us else start_us, used), False
+    before = _CALENDARS.get(mark.terms[0])
+    if mark.at_us < start_us and (before is None or window(before, mark.at_us)[1] <= now_us):
+        return Held(start_us, 0), False
+    return Held(start_us, used), True
 
 
 def _charge(limit: Limit, before: Held, calls: int, cost: int) -> Held:
@@ -178,8 +217,8 @@ def _charge(limit: Limit, before: Held, calls: int, cost: int) -> Held:
 def _mark(limit: Limit, held: Held) -> Mark:
     if isinstance(limit, RateLimit):
         ahead_us, remainder = divmod(held.used, limit.count)
-        return Mark(held.from_us + ahead_us, remainder)
-    return Mark(held.from_us, held.used)
+        return Mark(held.from_us + ahead_us, remainder, limit.terms)
+    return Mark(held.from_us, held.used, limit.terms)
 
 
 def _level(limit: Limit, held: Held, now_us: int) -> Level:
@@ -202,7 +241,7 @@ def _wait_us(limit: Limit, held: Held, now_us: int, cost: int) -> int:
 
 def levels_at(state: State, limits: tuple[Limit, ...], now_us: int) -> tuple[Level, ...]:
     """Return where every limit in this state stands at `now_us`, those in Shadow mode too; nothing is charged."""
-    return tuple(_level(limit, _held(limit, state.get(limit.tag), now_us), now_us) for limit in limits)
+    return tuple(_level(limit, _held(limit, state.get(limit.tag), now_us)[0], now_us) for limit in limits)
 
 
 def window(calendar: Calendar, at_us: int) -> tuple[int, int]:

@@ -37,11 +37,15 @@ class Calendar(Enum):
     MONTH = "Month"
 
 
+CALENDAR_CODES: Final = {Calendar.HOUR: 1, Calendar.DAY: 2, Calendar.MONTH: 3}  # in Redis; 0 is a rate
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateLimit:
     """`requests` per `per_us` µs, `capacity` of them at once; one request is worth `period_us`/`count` µs.
 
-    `unit` and `full` are the worth of one request and of all of them in whole numbers (here 1/`count` µs).
+    `unit` and `full` are the worth of one request and of all of them in whole numbers (here 1/`count` µs); `terms` tell
+    what a stored debt is counted in.
     """
 
     name: str
@@ -56,11 +60,13 @@ class RateLimit:
     tag: bytes = field(init=False)
     unit: int = field(init=False)
     full: int = field(init=False)
+    terms: tuple[int, int] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tag", _tag("rate", self.name))
         object.__setattr__(self, "unit", self.period_us)
         object.__setattr__(self, "full", self.capacity * self.period_us)
+        object.__setattr__(self, "terms", (self.period_us, self.count))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,10 +81,12 @@ class CalendarLimit:
     tag: bytes = field(init=False)
     unit: int = field(init=False, default=1)
     full: int = field(init=False)
+    terms: tuple[int, int] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tag", _tag("calendar", self.name))
         object.__setattr__(self, "full", self.requests)
+        object.__setattr__(self, "terms", (CALENDAR_CODES[self.calendar], 0))
 
 
 Limit = RateLimit | CalendarLimit

@@ -14,6 +14,7 @@ from partner import NOW_US
 from authz.core.quota import (
     Exceeded,
     Level,
+    Mark,
     State,
     Within,
     admit,
@@ -84,14 +85,100 @@ def test_cut_limit_owes_at_most_a_full_bucket() -> None:
     assert outcome.wait_us == 100_000
 
 
-def test_clock_set_back_costs_at_most_a_full_bucket_and_keeps_windows() -> None:
+def test_clock_set_back_costs_at_most_a_full_bucket_and_then_drains() -> None:
+    _, state = run((NGINX,), [NOW_US] * 3)
+    back_us = NOW_US - 60 * SECOND
+    outcome, after = spend(state, (NGINX,), back_us)
+    assert isinstance(outcome, Exceeded)
+    assert (outcome.wait_us, outcome.levels[0].remaining) == (100_000, 0)
+    assert after is not None
+    assert run((NGINX,), [back_us + 100_000, back_us + 100_000], after)[0] == [True, False]
+
+
+DAY_US = 86_400 * SECOND
+
+
+@pytest.mark.parametrize(
+    ("back_us", "used"), [(DAY_US, 3), (DAY_US + DAY_US // 2, 3), (2 * DAY_US, 0), (365 * DAY_US, 0), (0, 3)]
+)
+def test_window_ahead_of_a_clock_that_was_set_back_counts_if_it_is_the_next_one(back_us: int, used: int) -> None:
+    _, state = run((DAILY,), [NOW_US] * 3)
+    outcome, after = spend(state, (DAILY,), NOW_US - back_us)
+    assert isinstance(outcome, Exceeded) is bool(used)
+    assert (after is None) is bool(used)
+    if isinstance(outcome, Exceeded):
+        assert isinstance(spend(state, (DAILY,), NOW_US - back_us + outcome.wait_us)[0], Within)
+
+
+HOUR = 3_600 * SECOND
+EDITS = {
+    # before, calls; after, what is left of it at once, and the wait if that is nothing
+    "raised": (
+        rate_limit(name="q", requests=1, per_us=HOUR, burst=5), 2, rate_limit(name="q", requests=100, per_us=HOUR), 98, 0
+    ),
+    "raised from nothing left": (
+        rate_limit(name="q", requests=10, per_us=HOUR), 10, rate_limit(name="q", requests=1000, per_us=HOUR), 990, 0
+    ),
+    "shorter": (
+        rate_limit(name="q", requests=60, per_us=HOUR), 60, rate_limit(name="q", requests=10, per_us=SECOND, burst=20),
+        0, 100_000,
+    ),
+    "lowered": (
+        rate_limit(name="q", requests=100, per_us=HOUR), 50, rate_limit(name="q", requests=10, per_us=HOUR), 0, HOUR // 10
+    ),
+    "lowered with room": (
+        rate_limit(name="q", requests=100, per_us=HOUR), 4, rate_limit(name="q", requests=10, per_us=HOUR), 6, 0
+    ),
+    "other burst": (
+        rate_limit(name="q", requests=10, per_us=HOUR, burst=20), 12, rate_limit(name="q", requests=10, per_us=HOUR, burst=9),
+        0, HOUR // 10,
+    ),
+    "calendar raised": (
+        calendar_limit(name="q", requests=3, calendar=Calendar.DAY), 3,
+        calendar_limit(name="q", requests=10, calendar=Calendar.DAY), 7, 0,
+    ),
+    "calendar lowered": (
+        calendar_limit(name="q", requests=10, calendar=Calendar.DAY), 5,
+        calendar_limit(name="q", requests=3, calendar=Calendar.DAY), 0, 12 * HOUR,
+    ),
+    "day to hour": (
+        calendar_limit(name="q", requests=10, calendar=Calendar.DAY), 8,
+        calendar_limit(name="q", requests=5, calendar=Calendar.HOUR), 0, HOUR,
+    ),
+    "hour to month": (
+        calendar_limit(name="q", requests=10, calendar=Calendar.HOUR), 8,
+        calendar_limit(name="q", requests=50, calendar=Calendar.MONTH), 42, 0,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("before", "calls", "after", "left", "wait_us"), EDITS.values(), ids=EDITS.keys())
+def test_edit_carries_over_what_was_used_as_requests(
+    before: Limit, calls: int, after: Limit, left: int, wait_us: int
+) -> None:
+    _, state = run((before,), [NOW_US] * calls)
+    assert levels_at(state, (after,), NOW_US)[0].remaining == left
+    outcome, written = spend(state, (after,), NOW_US)
+    assert isinstance(outcome, Within) is bool(left)
+    if isinstance(outcome, Exceeded):
+        assert outcome.wait_us == wait_us
+        assert isinstance(spend(written or state, (after,), NOW_US + wait_us)[0], Within)
+
+
+def test_use_of_a_window_that_is_over_is_not_carried_over() -> None:
+    hourly = calendar_limit(name="q", requests=3, calendar=Calendar.HOUR)
+    daily = calendar_limit(name="q", requests=3, calendar=Calendar.DAY)
+    _, state = run((daily,), [NOW_US] * 3)
+    assert levels_at(state, (hourly,), NOW_US + DAY_US)[0].remaining == 3
+    assert levels_at(state, (hourly,), NOW_US + HOUR)[0].remaining == 0
+    assert levels_at({daily.tag: Mark(NOW_US - DAY_US, 3, (9, 0))}, (daily,), NOW_US)[0].remaining == 3
+    assert levels_at({NGINX.tag: Mark(NOW_US + 1, 0, (0, 0))}, (NGINX,), NOW_US)[0].remaining == 0
+
+
+def test_refusal_writes_nothing_where_it_holds_what_is_stored() -> None:
     _, state = run((NGINX, DAILY), [NOW_US] * 3)
-    back_us = NOW_US - 365 * 86_400 * SECOND
-    outcome, _ = spend({NGINX.tag: state[NGINX.tag]}, (NGINX,), back_us)
-    assert isinstance(outcome, Exceeded)
-    assert outcome.wait_us == 100_000
-    outcome, _ = spend({DAILY.tag: state[DAILY.tag]}, (DAILY,), back_us)
-    assert isinstance(outcome, Exceeded)
+    assert spend(state, (NGINX, DAILY), NOW_US)[1] is None
+    assert admit(state, (replace(DAILY, requests=1),), NOW_US, want=0)[1] is None
 
 
 @pytest.mark.parametrize(
@@ -301,3 +388,31 @@ def test_binding_limit_is_the_one_that_takes_longest(first: int) -> None:
     outcome, _ = spend(state, limits, NOW_US)
     assert isinstance(outcome, Exceeded)
     assert (outcome.binding, outcome.wait_us) == ("daily", 12 * 3600 * SECOND)
+
+
+CHANGES = st.lists(
+    st.tuples(
+        LIMITS, st.integers(1, 60), st.integers(-400 * DAY_US, 400 * DAY_US) | st.integers(-2 * SECOND, 2 * SECOND)
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@given(CHANGES)
+def test_whoever_obeys_the_wait_passes_through_edits_and_clock_steps(
+    changes: list[tuple[tuple[Limit, ...], int, int]],
+) -> None:
+    state: State = {}
+    now_us = NOW_US
+    for limits, calls, step_us in changes:
+        now_us += step_us
+        for _ in range(calls):
+            outcome, after = spend(state, limits, now_us)
+            state = state if after is None else after
+            if isinstance(outcome, Exceeded):
+                now_us += outcome.wait_us
+                outcome, after = spend(state, limits, now_us)
+                assert isinstance(outcome, Within)
+                assert after is not None
+                state = after

@@ -27,7 +27,7 @@ from authz.policy.limits import Calendar, calendar_limit, rate_limit
 
 COUNTED = (calendar_limit(name="counted", requests=10**9, calendar=Calendar.MONTH),)
 PLENTY = rate_limit(name="r", requests=10**6, per_us=SECOND)
-MINIMAL_ACL = ["~t:rl:1:*", "-@all", "+script|load", "+evalsha", "+get", "+set", "+time"]
+MINIMAL_ACL = ["~t:rl:2:*", "-@all", "+script|load", "+evalsha", "+get", "+set", "+time"]
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +71,7 @@ async def test_documented_acl_is_enough(tmp_path: Path) -> None:
             assert isinstance(await store.spend("k", COUNTED, now_us=NOW_US), Within)
 
 
-@pytest.mark.parametrize("missing", ["+script|load", "+evalsha", "+get", "+set", "+time", "~t:rl:1:*"])
+@pytest.mark.parametrize("missing", ["+script|load", "+evalsha", "+get", "+set", "+time", "~t:rl:2:*"])
 async def test_documented_acl_is_minimal_and_what_is_missing_is_told(tmp_path: Path, missing: str) -> None:
     rules = [rule for rule in MINIMAL_ACL if rule != missing]
     with acl_redis(tmp_path, "quota", "pw", rules) as (server, _):
@@ -172,7 +172,7 @@ async def test_every_step_of_a_quota_on(tmp_path: Path, program: str) -> None:
 
 async def test_acl_of_a_cluster(cluster: ClusterPlace) -> None:
     prefix = f"{uuid4()}:"
-    rules = [*MINIMAL_ACL[1:], f"~{prefix}rl:1:*", "+cluster|slots"]
+    rules = [*MINIMAL_ACL[1:], f"~{prefix}rl:2:*", "+cluster|slots"]
     for server in cluster.servers:
         cluster.ask(server.port, "ACL", "SETUSER", "quota", "reset", "on", ">pw", *rules)
     async with opened(cluster.url.replace("://", "://quota:pw@"), prefix=prefix) as store:

@@ -147,6 +147,33 @@ def test_denial_writes_no_byte_and_extends_no_life(redis: RedisServer) -> None:
         assert scripted.life_ms("k") <= life_before_ms
 
 
+@settings(max_examples=50)
+@given(CALLS)
+def test_whoever_obeys_the_wait_passes_through_edits_and_clock_steps(redis: RedisServer, calls: Calls) -> None:
+    """The wait that a refusal tells is true whatever the clock has done and whichever limits were edited before it."""
+    with Scripted(redis) as scripted:
+        now_us = NOW_US
+        for limits, want, cost, step_us in calls:
+            now_us = clamp(now_us + step_us)
+            paid = affordable(limits, cost)
+            scripted.admit("k", limits, want=want, cost=paid, now_us=now_us)
+            refused = scripted.spend("k", limits, cost=paid, now_us=now_us)
+            if isinstance(refused, Exceeded):
+                now_us += refused.wait_us
+                assert isinstance(scripted.spend("k", limits, cost=paid, now_us=now_us), Within)
+
+
+def test_limit_that_was_cut_lets_pass_at_the_wait_that_it_told(redis: RedisServer) -> None:
+    slow = rate_limit(name="q", requests=60, per_us=3600 * SECOND)
+    quick = rate_limit(name="q", requests=10, per_us=SECOND, burst=20)
+    with Scripted(redis) as scripted:
+        scripted.admit("k", (slow,), want=60, now_us=NOW_US)
+        refused = scripted.spend("k", (quick,), now_us=NOW_US)
+        assert isinstance(refused, Exceeded)
+        assert refused.wait_us == 100_000
+        assert isinstance(scripted.spend("k", (quick,), now_us=NOW_US + 100_000), Within)
+
+
 def test_life_in_redis_ends_when_the_bucket_is_idle(redis: RedisServer) -> None:
     with Scripted(redis) as scripted:
         scripted.admit("k", (rate_limit(name="r", requests=3, per_us=10 * SECOND),), want=3)

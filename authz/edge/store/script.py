@@ -12,16 +12,15 @@ from typing import Final, NamedTuple
 from redis.crc import key_slot
 
 from authz.core.quota import Admission, Held, Mark, State
-from authz.policy.limits import TAG_BYTES, Calendar, Limit, RateLimit
+from authz.policy.limits import CALENDAR_CODES, TAG_BYTES, Limit, RateLimit
 
 SOURCE: Final = files("authz.edge.store").joinpath("spend.lua").read_bytes()
 NONCE: Final = Struct(">Q")
 _SHA: Final = sha1(SOURCE, usedforsecurity=False).hexdigest().encode()
 _ASKED: Final = Struct(">II")
 _LIMIT: Final = Struct(f">{TAG_BYTES}sBQQI")
-_STORED: Final = Struct(f">{TAG_BYTES}sQI")
+_STORED: Final = Struct(f">{TAG_BYTES}sQIQI")
 _HEAD: Final = Struct(">QQ")
-_KINDS: Final = {Calendar.HOUR: 1, Calendar.DAY: 2, Calendar.MONTH: 3}
 _SHADOW: Final = 128
 
 
@@ -55,7 +54,7 @@ class Asked(NamedTuple):
 def redis_key(prefix: str, hash_key: bytes, subject: str) -> bytes:
     """Return the key of a client or an address: of one length, and it tells nobody whose it is."""
     digest = blake2b(subject.encode(), digest_size=16, key=hash_key).hexdigest()
-    return f"{prefix}rl:1:{{{digest}}}".encode()
+    return f"{prefix}rl:2:{{{digest}}}".encode()
 
 
 def command(*words: bytes) -> bytes:
@@ -103,7 +102,7 @@ def read_state(raw: bytes) -> State:
     """Return the state that Redis holds of a client; empty if it is not one of ours."""
     if len(raw) % _STORED.size:
         return {}
-    return {tag: Mark(at_us, amount) for tag, at_us, amount in _STORED.iter_unpack(raw)}
+    return {tag: Mark(at_us, amount, (unit, count)) for tag, at_us, amount, unit, count in _STORED.iter_unpack(raw)}
 
 
 @cache
@@ -117,5 +116,5 @@ def _answer(limits: int) -> Struct:
 
 
 def _terms(limit: Limit) -> bytes:
-    kind, count = (0, limit.count) if isinstance(limit, RateLimit) else (_KINDS[limit.calendar], 0)
+    kind, count = (0, limit.count) if isinstance(limit, RateLimit) else (CALENDAR_CODES[limit.calendar], 0)
     return _LIMIT.pack(limit.tag, kind if limit.enforced else kind + _SHADOW, limit.unit, limit.full, count)

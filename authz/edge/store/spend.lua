@@ -1,14 +1,16 @@
 -- Up to `want` equal calls of each client, all of its limits or none: authz/core/quota.py `admit`, step by step.
--- KEYS[i]    one client's one key; its value is 18 bytes a limit: tag (6), at_us (8), amount (4), big endian
+-- KEYS[i]    one client's one key; its value is 30 bytes a limit: tag (6), at_us (8), amount (4), and the terms that these
+--            are counted in: a rate's unit (8) and count (4), a calendar's kind and 0; big endian
 -- ARGV[1]    8 bytes that come back first in the reply; 8 more only in tests: now in µs instead of Redis's own clock
 -- ARGV[i+1]  what KEYS[i] is asked: want (4), cost (4), and 27 bytes a limit: tag (6), kind (1; plus 128 in Shadow mode),
 --            unit (8), full (8), count (4)
 -- Returns    the 8 bytes, now (8), and for each key: admitted (4), and for each limit what it held before: from_us (8),
---            used (8). A refusal writes nothing.
+--            used (8). A refusal writes nothing, but for what a limit holds where that is not what is stored.
 -- All numbers are integers below 2^53 (authz/policy/limits.py proves it), so doubles hold them exactly.
 local RATE, HOUR, DAY, SHADOW = 0, 1, 2, 128 -- 3 is a month
 local HOUR_US, DAY_US = 3600000000, 86400000000
-local floor, min, pack, unpack = math.floor, math.min, struct.pack, struct.unpack
+local SIZE = 30
+local floor, ceil, min, pack, unpack = math.floor, math.ceil, math.min, struct.pack, struct.unpack
 
 local now
 local tested = #ARGV[1] > 8
@@ -59,11 +61,43 @@ local function find(raw, tag, place)
   if string.sub(raw, place, place + 5) ~= tag then
     place = 1
     while string.sub(raw, place, place + 5) ~= tag do
-      place = place + 18
+      place = place + SIZE
       if place > #raw then return nil end
     end
   end
-  return unpack('>I8I4', raw, place + 6)
+  return unpack('>I8I4I8I4', raw, place + 6)
+end
+
+-- A rate's debt, and whether that is not what is stored; `unit0` and `count0` are the terms of what is stored.
+local function debt(at, amount, unit0, count0, unit, full, count)
+  local ahead = at - now
+  if unit0 ~= unit or count0 ~= count then
+    local requests = full / unit
+    if unit0 > 0 then
+      local rest = ahead % unit0
+      requests = min(floor(ahead / unit0) * count0 + ceil((rest * count0 + amount) / unit0), requests)
+    end
+    return requests * unit, true
+  end
+  local owed = min(ahead, floor(full / count) + 1) * count + min(amount, count)
+  return min(owed, full), owed > full
+end
+
+-- The start of a calendar's window, what was used of it, and whether that is not what is stored; `kind0` as above.
+local function use(at, amount, kind0, kind, full)
+  local from, to = window(kind, now)
+  if not at or at > to then return from, 0, false end
+  local used = min(amount, full)
+  if kind0 == kind then
+    if at < from then return from, 0, false end
+    return at == to and to or from, used, false
+  end
+  if at < from then
+    if kind0 < HOUR or kind0 > 3 then return from, 0, false end
+    local _, end0 = window(kind0, at)
+    if end0 <= now then return from, 0, false end
+  end
+  return from, used, true
 end
 
 local function charge(key, ask)
@@ -74,10 +108,10 @@ local function charge(key, ask)
   elseif type(raw) == 'table' then
     if string.sub(raw.err, 1, 9) ~= 'WRONGTYPE' then error(raw) end
     raw = '' -- somebody else's value under our key: replaced
-  elseif #raw % 18 ~= 0 then
+  elseif #raw % SIZE ~= 0 then
     raw = ''
   end
-  local admitted = want
+  local admitted, stale = want, false
   local count_of, kinds, tags, units, fulls, froms, useds = {}, {}, {}, {}, {}, {}, {}
   local n, position = 0, 9
   while position <= #ask do
@@ -86,26 +120,20 @@ local function charge(key, ask)
     n = n + 1
     local enforced = kind < SHADOW
     if not enforced then kind = kind - SHADOW end
-    local at, amount = find(raw, tag, n * 18 - 17)
-    local from, used = now, 0
-    if kind == RATE then
-      if at and at >= now then
-        used = min(min(at - now, floor(full / count) + 1) * count + min(amount, count), full)
-      end
-    else
-      local to
-      from, to = window(kind, now)
-      if at and at >= from then
-        if at >= to then from = window(kind, at) end
-        used = min(amount, full)
-      end
+    local at, amount, unit0, count0 = find(raw, tag, (n - 1) * SIZE + 1)
+    local from, used, other = now, 0, false
+    if kind ~= RATE then
+      from, used, other = use(at, amount, unit0, kind, full)
+    elseif at and at >= now then
+      used, other = debt(at, amount, unit0, count0, unit, full, count)
     end
+    stale = stale or other
     if enforced and used + admitted * cost * unit > full then admitted = floor((full - used) / (cost * unit)) end
     tags[n], kinds[n], units[n], fulls[n], count_of[n], froms[n], useds[n] = tag, kind, unit, full, count, from, used
   end
   local reply = {pack('>I4', admitted)}
   for i = 1, n do reply[i + 1] = pack('>I8I8', froms[i], useds[i]) end
-  if admitted == 0 then return table.concat(reply) end
+  if admitted == 0 and (want == 0 or not stale) then return table.concat(reply) end
   local value, idle = {}, now
   for i = 1, n do
     local each = cost * units[i]
@@ -115,10 +143,10 @@ local function charge(key, ask)
     if kinds[i] == RATE then
       local remainder = used % count_of[i]
       local at = now + (used - remainder) / count_of[i]
-      value[i] = pack('>c6I8I4', tags[i], at, remainder)
+      value[i] = pack('>c6I8I4I8I4', tags[i], at, remainder, units[i], count_of[i])
       until_us = at + (remainder > 0 and 1 or 0)
     else
-      value[i] = pack('>c6I8I4', tags[i], froms[i], used)
+      value[i] = pack('>c6I8I4I8I4', tags[i], froms[i], used, kinds[i], 0)
       local _, to = window(kinds[i], froms[i])
       until_us = to
     end
