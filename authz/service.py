@@ -177,9 +177,9 @@ class Service:
             except Refused:
                 client = None  # the route is open to everyone, so to this caller too, at its address's cost
         if client is not None:
-            return await self._spend(Public(rule), client, None, shown, now_us)
-        key = address.quota_key(request.address)
-        quota = await self._limiter.spend(key, self._rules.anonymous, now_us=now_us)
+            known = self._known(client, shown, now_us)
+            return known if known is not None else await self._spend(Public(rule), client, None, shown, now_us)
+        quota = await self._charge_address(request, now_us)
         return conclude(Public(rule), quota, None, None, shown)
 
     async def _by_token_alone(self, request: Request, target: Target, facts: Facts, now_us: int) -> Verdict:
@@ -265,8 +265,14 @@ class Service:
         self, refused: Refused, request: Request, presented: Presented | Refused | None, now_us: int
     ) -> Deny:
         """Return the refusal of a caller that nobody vouches for; it spends its address's quota, and stands."""
-        quota = await self._limiter.spend(address.quota_key(request.address), self._rules.anonymous, now_us=now_us)
+        quota = await self._charge_address(request, now_us)
         return Deny(refused, quota, None, None, _shown(presented))
+
+    async def _charge_address(self, request: Request, now_us: int) -> Within | Exceeded | Unknown:
+        """Spend the quota of the source address; while that is certainly used up, no store is asked."""
+        key = address.quota_key(request.address)
+        known = self._limiter.known(key, self._rules.anonymous, now_us=now_us)
+        return known if known is not None else await self._limiter.spend(key, self._rules.anonymous, now_us=now_us)
 
     async def _spend(
         self,

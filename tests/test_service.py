@@ -821,3 +821,25 @@ async def test_form_of_a_public_route_asks_for_no_other_method(body: bytes | Non
     if isinstance(verdict, Deny):
         assert verdict.refused.reason is Reason.REQUEST_MALFORMED
     assert bench.limiter.spent == [ADDRESS_KEY]
+
+
+FLOODS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
+    "public route": (("/health",), {"forwarded": None}),
+    "public route with a certificate": (("/health",), {}),
+    "no certificate": (("/fhir/Patient/123",), {"forwarded": None}),
+    "unknown certificate": (("/fhir/Patient/123",), {"forwarded": xfcc(partner.certificate("stranger"))}),
+    "malformed certificate": (("/fhir/Patient/123",), {"forwarded": "Hash=00"}),
+    "ambiguous path": (("/fhir//Patient/123",), {}),
+    "malformed parameter": (("/fhir/Patient?a[]=1",), {}),
+    "another method asked for": (("/fhir/Patient/123",), {"headers": {"x-http-method": "PUT"}}),
+    "client over its quota": (("/fhir/Patient/124",), {"bearer": token()}),
+}
+
+
+@pytest.mark.parametrize(("arguments", "more"), FLOODS.values(), ids=FLOODS.keys())
+async def test_flood_of_refused_requests_asks_no_store(arguments: tuple[Any, ...], more: dict[str, Any]) -> None:
+    """Of a thousand calls those ask it that the quota admits, and one that is told no; not one besides."""
+    bench = Bench(policy_document(quotas=[{"name": "q", "requests": 1, "per": "1h", "burst": 20}]))
+    for _ in range(1000):
+        await bench.judge(*arguments, **more)
+    assert len(bench.limiter.spent) <= 22
