@@ -119,9 +119,8 @@ def _parameters(
 ) -> Parameters:
     """Return the parameters of the query and of all else that carries them: a form, If-None-Exist, other headers."""
     if request.method == "POST" and segments[-1:] == ("_search",):
-        if request.form is None:
-            return parameters._replace(is_complete=False)
-        parameters = search.joined(parameters, search.parse_form(request.form, fhir.parameters))
+        form = search.parse_form(request.form, fhir.parameters) if request.form is not None else search.UNSEEN
+        parameters = search.joined(parameters, form)
     if is_conditional and request.if_none_exist is not None:
         parameters = search.joined(parameters, search.parse_condition(request.if_none_exist, fhir.parameters))
     if request.steering:

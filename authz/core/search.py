@@ -38,6 +38,7 @@ _SORTS_BY_CHAIN: Final = re.compile(r"[.:]")  # `subject.name`, and HAPI's `subj
 
 NOTHING_DECLARED: Final[Mapping[str, Effect]] = {}
 NONE: Final = Parameters((), is_complete=True, is_ambiguous=False)
+UNSEEN: Final = NONE._replace(is_complete=False)  # of a form that nobody read
 
 
 def parse(text: str, declared: Mapping[str, Effect] = NOTHING_DECLARED) -> Parameters:

@@ -344,6 +344,15 @@ def test_provenance_in_a_header_is_one_more_resource_to_create() -> None:
 
 
 @pytest.mark.parametrize("header", ["x-request-partition-ids", "x-fhir-tenant-id", "x-fhir-dsid"])
+def test_header_that_is_refused_is_refused_beside_a_form_that_was_not_seen(header: str) -> None:
+    refused = DENY._replace(parameters={header: Effect.REFUSE})
+    line = "POST /fhir/Observation/_search"
+    for form in (None, b"code=x"):
+        more: dict[str, Any] = {"form": form, "steering": (header,)}
+        assert reason(line, "system/*.cruds", patient=None, fhir=refused, **more) is Reason.INTERACTION_UNSUPPORTED
+
+
+@pytest.mark.parametrize("header", ["x-request-partition-ids", "x-fhir-tenant-id", "x-fhir-dsid"])
 def test_header_that_chooses_whose_data_may_reach_anything(header: str) -> None:
     steering: dict[str, Any] = {"steering": (header,)}
     assert reason("GET /fhir/Patient/123", *READ, **steering) is Reason.COMPARTMENT_UNDECIDABLE
