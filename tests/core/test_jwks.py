@@ -150,8 +150,8 @@ UNREADABLE = {
     "keys null": b'{"keys":null}',
     "keys an object": b'{"keys":{}}',
     "keys twice": b'{"keys":[],"keys":[]}',
-    "too many keys": json.dumps({"keys": [GOOD] * (jwks.KEYS_MAX + 1)}).encode(),
-    "too long": b'{"keys":[' + b" " * jwks.DOCUMENT_MAX_BYTES + b"]}",
+    "too many keys": json.dumps({"keys": [GOOD] * 65}).encode(),
+    "too long": json.dumps({"keys": [GOOD]}).encode().ljust(262_145),
     "not UTF-8": b'{"keys":["\xff"]}',
 }
 
@@ -163,9 +163,8 @@ def test_document_that_is_no_key_set_is_an_error(document: bytes) -> None:
 
 
 def test_most_keys_and_the_longest_document_are_read() -> None:
-    assert read_keys(json.dumps({"keys": [GOOD] * jwks.KEYS_MAX}).encode(), 1)[0].keys
-    document = json.dumps({"keys": [GOOD]}).encode()
-    assert read_keys(document.ljust(jwks.DOCUMENT_MAX_BYTES), 1)[0].keys
+    assert read_keys(json.dumps({"keys": [GOOD] * 64}).encode(), 1)[0].keys
+    assert read_keys(json.dumps({"keys": [GOOD]}).encode().ljust(262_144), 1)[0].keys
 
 
 @pytest.mark.parametrize(
