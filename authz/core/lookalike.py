@@ -14,9 +14,7 @@ from authz.core.path import folded
 from authz.model import Reason, Refused
 
 _PATTERNS_MAX: Final = 4_096  # of policies and the configuration, at most 1,024 characters each
-_TRAILING: Final = re.compile(r"(?<![ .])[ .]++(?=/|$)")
 _SUFFIX: Final = re.compile(r"[a-z][a-z0-9]{0,15} *")  # .json, .xml.gz; not the .2 of v1.2
-_SLASHES: Final = re.compile(r"/{2,}")
 
 
 class Shape(NamedTuple):
@@ -28,7 +26,8 @@ class Shape(NamedTuple):
 
 def shape(path: str) -> Shape:
     """Return the shape of a path; two of the same shape may be one to the upstream."""
-    whole = _SLASHES.sub("/", _TRAILING.sub("", folded(path))).rstrip("/")
+    segments = (segment.rstrip(" .") for segment in folded(path).split("/"))
+    whole = "".join(f"/{segment}" for segment in segments if segment)
     return Shape(whole, _stem(whole))
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.core.lookalike import is_at, is_below, require_apart, shape
+from authz.core.lookalike import is_at, is_below, require_apart, shape, shape_of_pattern
 from authz.model import Reason, Refused
 
 SAME = {
@@ -28,6 +28,10 @@ SAME = {
 }
 SUFFIXED = {
     "json": "/export/admin.json",
+    "one letter": "/export/admin.z",
+    "letters and digits": "/export/admin.a09z",
+    "sixteen characters": "/export/admin.a" + "9" * 15,
+    "an empty suffix between": "/export/admin..json",
     "two suffixes": "/export/admin.tar.gz",
     "upper case": "/export/admin.JSON",
     "slash behind": "/export/admin.json/",
@@ -35,9 +39,30 @@ SUFFIXED = {
     "dot behind": "/export/admin.xml.",
 }
 OTHER = [
-    "/export", "/export/admi", "/export/administrator", "/export/admin-x", "/export/admin~", "/export/admin.2", "/x/export/admin",
-    "/exp/ort/admin", "/export/ admin", "/export/.admin", "/export/admi\u0308n", "/", "/export/admin.json.2", "/export/admin,json",
-]  # fmt: skip
+    "/export",
+    "/export/admi",
+    "/export/administrator",
+    "/export/admin-x",
+    "/export/admin~",
+    "/export/admin.2",
+    "/x/export/admin",
+    "/exp/ort/admin",
+    "/export/ admin",
+    "/export/.admin",
+    "/export/admi\u0308n",
+    "/",
+    "/export/admin.json.2",
+    "/export/admin,json",
+    "/export/admin.json-x",
+    "/export/admin.`x",
+    "/export/admin.{x",
+    "/export/admin.x`",
+    "/export/admin.x{",
+    "/export/admin.x:",
+    "/export/admin.a9999999999999999",
+    "/export/admin.9a",
+    "/export/admin.\u00e9",
+]
 PATTERN = shape("/export/admin")
 
 
@@ -125,6 +150,12 @@ def test_name_that_is_nothing_but_a_suffix_has_none() -> None:
     assert shape("/x/.json.xml").stem == "/x/.json"
     assert is_at(shape("/x/v1.2.json"), shape("/x/v1.2"))
     assert not is_at(shape("/x/v1.3"), shape("/x/v1.2"))
+
+
+def test_remembered_patterns_are_bounded() -> None:
+    for number in range(4_200):
+        assert shape_of_pattern(f"/{number}").whole == f"/{number}"
+    assert shape_of_pattern.cache_info().currsize == 4_096
 
 
 @given(st.text(), st.text())

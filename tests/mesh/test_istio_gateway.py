@@ -58,6 +58,19 @@ def test_what_the_caller_says_of_itself_is_gone(here: World) -> None:
     assert [element["Hash"] for element in stolen.elements] == [[here.stranger.fingerprint]]
 
 
+def test_no_header_takes_another_path_to_the_upstream(here: World) -> None:
+    names = ("x-original-url", "X-Rewrite-URL", "x_original-uri", "x-http-path-override", "script_name", "PATH_INFO")
+    seen = here.ask(gateway(here), here.client, *((name, "/fhir/Patient/124") for name in names))
+    assert (seen.verdict, seen.sent_up("x-patient-id")) == ((200, None), ["123"])
+    assert [seen.sent_up(name.lower().replace("_", "-")) for name in names] == [[]] * len(names)
+
+
+@pytest.mark.parametrize("header", ["x-method", "X_HTTP_Method"])
+def test_header_that_asks_for_another_method_ends_the_request(here: World, header: str) -> None:
+    seen = here.ask(gateway(here), here.client, (header, "DELETE"))
+    assert (seen.verdict, seen.upstream) == ((400, "request_malformed"), [])
+
+
 def test_no_certificate_no_connection_unless_it_is_optional(here: World) -> None:
     assert handshake(here.tls(gateway(here), None)) == HANDSHAKE_FAILS
     for lie in ((), (("x-forwarded-client-cert", forged(here.client)),)):
