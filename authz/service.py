@@ -147,7 +147,8 @@ class Service:
         presented = self.certificates.get(digest) or self.strangers.get(digest)
         try:
             if presented is not None:
-                hops.require_proven(presented.proofs, now_us)
+                if presented.proofs:
+                    hops.require_proven(presented.proofs, now_us)
                 return presented
             presented = hops.present(
                 header,

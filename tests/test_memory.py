@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from partner import Site, check_request, xfcc
-from test_serve import CERTIFICATE, Service, fresh_token
+from test_serve import CERTIFICATE, Service, fresh_token, serving
 
 from authz.core.bearer import TOKEN_MAX_CHARACTERS
 from authz.wire.pb.envoy.service.auth.v3.external_auth_pb2 import CheckRequest
@@ -26,12 +26,8 @@ GROWTH = 1.3
 
 @pytest.fixture
 async def service(site: Site) -> AsyncIterator[Service]:
-    service = Service(site)
-    try:
-        await service.ready()
+    async with serving(site) as service:
         yield service
-    finally:
-        await service.stop()
 
 
 async def growth(service: Service, messages: Iterable[CheckRequest], reason: str) -> float:
@@ -41,8 +37,7 @@ async def growth(service: Service, messages: Iterable[CheckRequest], reason: str
     before_kib = service.resident_kib()
     for message in messages:
         assert await service.reason(message) == reason
-    after_kib = service.resident_kib()
-    return after_kib / before_kib
+    return service.resident_kib() / before_kib
 
 
 def stranger(number: int, key: ec.EllipticCurvePrivateKey) -> str:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -108,15 +109,21 @@ class Service:
         return int(found[1])
 
 
-@pytest.fixture
-async def service(site: Site) -> AsyncIterator[Service]:
+@asynccontextmanager
+async def serving(site: Site) -> AsyncIterator[Service]:
+    """Run the service until the block ends, from when it is ready."""
     service = Service(site)
     try:
         await service.ready()
         yield service
     finally:
-        if service.process.poll() is None:
-            await service.stop()
+        await service.stop()
+
+
+@pytest.fixture
+async def service(site: Site) -> AsyncIterator[Service]:
+    async with serving(site) as service:
+        yield service
 
 
 async def test_service_answers_audits_and_counts(service: Service) -> None:

@@ -94,8 +94,9 @@ def _add_outcome(line: dict[str, object], verdict: Verdict) -> None:
 def _certificate(presented: Presented) -> dict[str, str]:
     facts = presented.facts
     # Both are bounded where the certificate was read, as is what a line may hold of anything that a caller writes.
-    whole = {"issuer": facts.issuer, "serial": facts.serial} if facts is not None else {}
-    return {"sha256": presented.fingerprint, **whole}
+    if facts is None:
+        return {"sha256": presented.fingerprint}
+    return {"sha256": presented.fingerprint, "issuer": facts.issuer, "serial": facts.serial}
 
 
 def _why(refused: Refused) -> dict[str, object]:
