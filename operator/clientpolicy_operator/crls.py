@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from clientpolicy_operator import clock
-from clientpolicy_operator.api import Api, core_path
 from clientpolicy_operator.authority import BACKDATED, Authority, Revoked, Root, crl
 from clientpolicy_operator.book import Book
+from clientpolicy_operator.bundle import read_lists
 from clientpolicy_operator.facts import Entry
 from clientpolicy_operator.ledger import KEPT_AFTER_END
 from clientpolicy_operator.roster import Known, Roster
-from clientpolicy_operator.settings import TRUST_NAME, Settings
-from clientpolicy_operator.told import map_of
+from clientpolicy_operator.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +28,7 @@ LISTED_MAX: Final = 4_000  # of a root, some 66 bytes each: the CRLs of three fi
 class RevocationLists:
     """A CRL a root, as it was last signed: another one is signed where it would tell something else, or is old."""
 
-    def __init__(self, api: Api, settings: Settings, book: Book, roster: Roster) -> None:
-        self._api = api
-        self._namespace = settings.namespace
+    def __init__(self, settings: Settings, book: Book, roster: Roster) -> None:
         self._watched = frozenset(settings.watch.namespaces)  # none: all
         self._refresh = settings.authority.crl_refresh
         self._book = book
@@ -65,21 +62,17 @@ class RevocationLists:
                 await self._book.open()
                 return
 
-    async def recall(self, authority: Authority) -> None:
+    def recall(self, text: str, roots: Mapping[str, x509.Certificate]) -> None:
         """Take up the CRLs that are published: a restart, or another replica, writes nothing where nothing changed."""
-        found = await self._api.get(core_path(self._namespace, "configmaps", TRUST_NAME))
-        self._lists.clear()
-        text = str(map_of(map_of(found or {}).get("data")).get("ca.crl", ""))
-        end = "-----END X509 CRL-----\n"
-        for pem in [part + end for part in text.split(end) if part.strip()]:
-            try:
-                read = x509.load_pem_x509_crl(pem.encode())
-                for root in authority.roots:
-                    key = root.key.public_key()
-                    if read.issuer == root.certificate.subject and read.is_signature_valid(key):
-                        self._lists[root.sha256] = read, frozenset(f"{one.serial_number:x}" for one in read)
-            except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):  # edited: written anew
-                continue
+        self._lists = {
+            sha256: (found, frozenset(f"{one.serial_number:x}" for one in found))
+            for sha256, found in read_lists(text, roots).items()
+        }
+
+    def kept_pem(self, sha256: str) -> bytes:
+        """Return the published CRL of a root whose key is not there, b"" where there is none."""
+        kept = self._lists.get(sha256)
+        return kept[0].public_bytes(serialization.Encoding.PEM) if kept is not None else b""
 
     def _revoked(self, ca_sha256: str) -> list[Revoked]:
         """Return what a root's CRL lists; nothing while it is not known which policies there are."""

@@ -135,6 +135,7 @@ class Observed:
     entries: tuple[Entry, ...] = ()
     signer: Signer | None = None  # None: the CA is not available, and `signer_trouble` says why
     signer_trouble: str = ""
+    trusted: frozenset[str] | None = None  # roots that are published; None: not known
     delegated: Delegated = Delegated()
     signed: Held | None = None  # by this very process, recorded, and not stored yet
     failure: Blocked | None = None  # what went wrong in the attempt before this one

@@ -129,12 +129,20 @@ def why_issue(subject: Subject, policy: ClientPolicy, observed: Observed, now: d
         return "Expired"
     if held.request != request_digest(policy):
         return "RequestChanged"
+    if (fault := _fault_of_issuer(issuer, subject, observed, now)) is not None:
+        return fault
+    renewal = renewal_time(policy, leaf, subject.uid, observed.signer)
+    return "Renewing" if renewal is not None and renewal <= now else None
+
+
+def _fault_of_issuer(issuer: str | None, subject: Subject, observed: Observed, now: datetime) -> str | None:
+    if issuer is None:
+        return "IncorrectIssuer"  # cert-manager's, from when there was an issuerRef
+    if observed.trusted is not None and issuer not in observed.trusted:
+        return "UntrustedIssuer"  # another operator's, or of a root that was lost: it is refused already
     signer = observed.signer
     is_of_before = signer is not None and issuer != signer.sha256 and reissue_time(signer, subject.uid) <= now
-    if is_of_before or issuer is None:  # none: cert-manager's, from when there was an issuerRef
-        return "IncorrectIssuer"
-    renewal = renewal_time(policy, leaf, subject.uid, signer)
-    return "Renewing" if renewal is not None and renewal <= now else None
+    return "IncorrectIssuer" if is_of_before else None
 
 
 def _hindrance(subject: Subject, policy: ClientPolicy, observed: Observed, now: datetime) -> Blocked | None:

@@ -185,6 +185,7 @@ class Reconciler:
             entries=self._book.entries(subject.uid),
             signer=self._trust.signer,
             signer_trouble=self._trust.trouble,
+            trusted=self._trust.trusted,
             delegated=made,
             signed=mine.held if (mine := self._signed.get(subject.uid)) is not None else None,
             failure=failure,

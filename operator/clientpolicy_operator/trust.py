@@ -11,6 +11,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
+from cryptography import x509
+
 from clientpolicy_operator import clock
 from clientpolicy_operator.api import Api, ApiError, Conflict, Forbidden, core_path
 from clientpolicy_operator.authority import (
@@ -23,6 +25,7 @@ from clientpolicy_operator.authority import (
     new_root,
 )
 from clientpolicy_operator.book import Book
+from clientpolicy_operator.bundle import read_roots
 from clientpolicy_operator.crls import ORPHANED_AFTER, RevocationLists
 from clientpolicy_operator.facts import Document, Entry, Signer
 from clientpolicy_operator.issue import pem_of
@@ -52,7 +55,9 @@ class Trust:
         self._secret: Document | None = None
         self._authority: Authority | None = None
         self._watched = frozenset(settings.watch.namespaces)  # none: all
-        self.lists = RevocationLists(api, settings, book, roster)
+        self._missing: frozenset[str] = frozenset()  # roots that living leaves of ours need and the Secret lacks
+        self._kept: dict[str, x509.Certificate] | None = None  # those of them that stay published; None: not known yet
+        self.lists = RevocationLists(settings, book, roster)
         self._trouble = "not looked at yet"
         self.on_change: Callable[[Signer | None, Signer | None], None] = lambda before, after: None  # noqa: ARG005
         self.rotations = 0
@@ -72,6 +77,13 @@ class Trust:
         return f"this operator's clock is {told}: a certificate signed now would begin or end at a wrong time"
 
     @property
+    def trusted(self) -> frozenset[str] | None:
+        """The roots whose leaves pass, because they are published; None where that is not known."""
+        if self._authority is None or self._kept is None:
+            return None
+        return frozenset(root.sha256 for root in self._authority.roots) | self._kept.keys()
+
+    @property
     def signer(self) -> Signer | None:
         if self._authority is None or self._authority.active.not_after <= clock.now() or self.trouble:
             return None
@@ -89,7 +101,7 @@ class Trust:
         before = self.signer
         try:
             await self._load()
-            if self._authority is not None and not self._api.is_skewed:
+            if self._authority is not None and not self._missing and not self._api.is_skewed:
                 await self._advance(self._authority)
         except Conflict:
             await self._load()  # another replica took the step
@@ -99,7 +111,7 @@ class Trust:
             self.on_change(before, after)
         if self._authority is not None and not self._api.is_skewed:
             await self._repair(self._authority)
-            await self.lists.recall(self._authority)
+            await self._recall(self._authority)
             await self._publish(self._authority)
 
     async def _load(self) -> None:
@@ -123,26 +135,38 @@ class Trust:
         except BadAuthority as bad:
             self._lose(f"Secret {self._namespace}/{CA_NAME}: {bad}")
             return
-        if missing := self._missing_root(authority):
-            told = (
-                f"certificates that are valid were signed by a root that it lacks ({missing}): restore a newer backup"
+        self._secret, self._authority, self._missing = found, authority, self._missing_roots(authority)
+        self._say(self._trouble_of(authority))
+
+    def _trouble_of(self, authority: Authority) -> str:
+        """Return why it cannot sign; to publish what there is, is another question."""
+        where = f"Secret {self._namespace}/{CA_NAME}"
+        if self._missing:
+            told = ", ".join(sorted(self._missing))
+            return (
+                f"{where}: certificates that are valid were signed by a root that it lacks ({told}): "
+                "restore a newer backup"
             )
-            self._lose(f"Secret {self._namespace}/{CA_NAME}: {told}")
-            return
         has_ended = authority.active.not_after <= clock.now()  # another root is on its way then
-        self._trouble = f"Secret {self._namespace}/{CA_NAME}: the CA has expired" if has_ended else ""
-        self._secret, self._authority = found, authority
+        return f"{where}: the CA has expired" if has_ended else ""
 
     def _lose(self, trouble: str) -> None:
-        if trouble != self._trouble:
-            logger.error("no CA; certificates that are out stay valid", extra={"error": trouble})
-        self._secret, self._authority, self._trouble = None, None, trouble
+        self._secret, self._authority, self._missing = None, None, frozenset()
+        self._say(trouble)
 
-    def _missing_root(self, authority: Authority) -> str | None:
-        """Return a root that living leaves need and the Secret lacks: to publish without it would refuse them."""
+    def _say(self, trouble: str) -> None:
+        if trouble and trouble != self._trouble:
+            logger.error("nothing is signed; certificates that are out stay valid", extra={"error": trouble})
+        self._trouble = trouble
+
+    def _missing_roots(self, authority: Authority) -> frozenset[str]:
+        return self._needed() - {root.sha256 for root in authority.roots}
+
+    def _needed(self) -> frozenset[str]:
+        """Return the roots of living leaves, as far as the ledger knows them: others' never were ours to keep."""
         now = clock.now()
         living = {ca_sha256 for ca_sha256, end in self._living(now) if end > now}
-        return min(living - {root.sha256 for root in authority.roots}, default=None)
+        return frozenset(living & {entry.ca_sha256 for _, entry in self._book})
 
     def _living(self, now: datetime) -> Iterator[tuple[str, datetime]]:
         """Yield by which root and until when: certificates that statuses tell of, or that may be on their way there."""
@@ -232,10 +256,25 @@ class Trust:
         self._secret = await self._api.replace(path, _secret_body(authority, secret))
         self._authority = authority
 
+    async def _recall(self, authority: Authority) -> None:
+        """Read what is published: it may hold a root that living leaves need and the Secret lacks."""
+        found = await self._api.get(core_path(self._namespace, "configmaps", TRUST_NAME))
+        data = map_of(map_of(found or {}).get("data"))
+        held = {root.sha256: root.certificate for root in authority.roots}
+        needed = self._needed()
+        published = read_roots(str(data.get("ca.crt", ""))).items()
+        self._kept = {sha256: root for sha256, root in published if sha256 in needed and sha256 not in held}
+        self.lists.recall(str(data.get("ca.crl", "")), held | self._kept)
+
     async def _publish(self, authority: Authority) -> None:
+        kept = self._kept or {}
+        if self._missing - kept.keys():  # to publish without it would refuse leaves that are valid
+            return
         await self.lists.refresh(authority)
-        bundle = "".join(pem_of(root.certificate).decode() for root in authority.roots)
+        roots = (*(root.certificate for root in authority.roots), *kept.values())
+        bundle = "".join(pem_of(root).decode() for root in roots)
         lists = "".join(self.lists.pem(root).decode() for root in authority.roots)
+        lists += "".join(self.lists.kept_pem(sha256).decode() for sha256 in kept)
         everywhere = True
         for namespace in self._published_in:
             try:
@@ -249,7 +288,7 @@ class Trust:
                 if self.publish_failures.get(namespace) != str(failed):
                     logger.warning("not published", extra={"namespace": namespace, "error": str(failed)})
                 self.publish_failures[namespace] = str(failed)
-        if everywhere and authority.upcoming is not None and authority.published is None:
+        if everywhere and not self._missing and authority.upcoming is not None and authority.published is None:
             await self._keep(replace(authority, published=clock.now()))
 
     async def _put(self, namespace: str, kind: str, texts: dict[str, str]) -> None:

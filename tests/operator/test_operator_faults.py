@@ -412,7 +412,10 @@ HURRIED = {"interval": "1s", "propagation": "1s", "spread": "1s"}
 
 
 def test_backup_from_before_a_rotation_drops_no_root(plane: KubernetesApi, tenant: Tenant, tmp_path: Path) -> None:
-    """What is published goes on holding the root that living leaves need; nothing is signed until it is restored."""
+    """What is published goes on holding the root that living leaves need, and CRLs of the roots there are.
+
+    Nothing is signed until it is restored.
+    """
     system = plane.new_namespace()
     path = f"/api/v1/namespaces/{system}/secrets/clientpolicy-ca"
     with OperatorProcess(tmp_path, plane.kubeconfig, system, tenant.namespace, authority=HURRIED) as operator:
@@ -427,6 +430,10 @@ def test_backup_from_before_a_rotation_drops_no_root(plane: KubernetesApi, tenan
         until("told", lambda: operator.metric("clientpolicy_ca_available") == 0)
         assert roots(plane, system) == 2
         assert "restore a newer backup" in operator.log.read_text()
+        tenant.patch(revocation={"fingerprints": [{"sha256": first["sha256"]}]})
+        until("CRL of the root that is there", lambda: first["serialNumber"] in crl_of(plane, system))
+        assert roots(plane, system) == 2
+        assert tenant.condition("Ready") == ("True", "Ready")
         current = plane.must("GET", path)
         plane.must("PUT", path, {**current, "data": new["data"]})
         until("works again", lambda: operator.metric("clientpolicy_ca_available") == 1)
