@@ -54,6 +54,14 @@ def _parser() -> argparse.ArgumentParser:
     lint.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="default: the policies of FILE")
     lint.set_defaults(run=_lint)
 
+    told = "look at configurations before anything starts with them"
+    more = "every mistake with its key, and what opens more than it seems; the files that they name are not read"
+    config = commands.add_parser("config", help=told, description=f"{told}: {more}")
+    config.add_argument("action", choices=("check",))
+    config.add_argument("--config", type=Path, metavar="FILE", help="of authz; CLIENTPOLICY_... lies over it")
+    config.add_argument("--operator", type=Path, metavar="FILE", help="of the operator; with both: do they agree?")
+    config.set_defaults(run=_config)
+
     crd = commands.add_parser("crd", help="print the CustomResourceDefinition of ClientPolicy")
     crd.set_defaults(run=_crd)
 
@@ -161,6 +169,26 @@ def _lint(parsed: argparse.Namespace) -> int:
     if paths and not findings.errors and not findings.policies:
         return _complain((f"no ClientPolicy manifest in {', '.join(map(str, paths))}",))
     return 1 if findings.errors else 0
+
+
+def _config(parsed: argparse.Namespace) -> int:
+    from authz.configurations import judge  # noqa: PLC0415
+
+    given = [path for path in (parsed.config, parsed.operator) if path is not None]
+    if not given:
+        return _complain(("expected --config FILE, --operator FILE, or both",))
+    try:
+        for path in given:
+            path.open().close()
+    except OSError as failed:
+        return _complain((f"{failed.filename}: {failed.strerror}",))
+    judged = judge(parsed.config, parsed.operator, os.environ)
+    for line in (*judged.mistakes, *judged.cautions):
+        print(line)
+    if judged.mistakes:
+        return 1
+    print(f"{', '.join(map(str, given))}: no mistake")
+    return 0
 
 
 def _crd(_: argparse.Namespace) -> int:

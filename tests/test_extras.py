@@ -31,7 +31,7 @@ importlib.import_module(sys.argv[1])
 
 @pytest.mark.parametrize(("module", "lock"), [
     ("authz.serve", "authz"), ("authz.counters", "authz"), ("authz.probe", "authz"), ("authz.check", "authz"),
-    ("authz.lint", "authz"), ("authz.operate", "operator"), ("authz.cli", "operator"), ("authz.demo.trial", "trial"),
+    ("authz.lint", "authz"), ("authz.configurations", "authz"), ("authz.operate", "operator"), ("authz.cli", "operator"), ("authz.demo.trial", "trial"),
 ])  # fmt: skip
 def test_imports_only_what_its_image_installs(module: str, lock: str) -> None:
     installed = re.findall(r"^([a-z0-9][\w.-]*)==", (LOCKS / f"{lock}.txt").read_text(), re.MULTILINE)
