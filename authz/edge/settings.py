@@ -29,7 +29,7 @@ from authz.edge.urls import https_url, proxy_url
 from authz.model import Refused
 from authz.policy.ceilings import Ceiling
 from authz.policy.duration import parse_duration
-from authz.policy.fields import EntryName, Fingerprint, each_once
+from authz.policy.fields import DurationText, EntryName, Fingerprint, each_once
 from authz.policy.limits import Limit, rate_limit
 
 JWKS_MAX_AGE_LEAST_US: Final = parse_duration("1m")
@@ -102,9 +102,15 @@ def _hash_key(value: str) -> str:
 
 AbsolutePath = Annotated[Path, AfterValidator(_beside)]
 Address = Annotated[str, AfterValidator(_address)]
+Algorithm = Annotated[
+    str, AfterValidator(_algorithm), Field(json_schema_extra={"enum": [*sorted(SUPPORTED_ALGORITHMS)]})
+]
+PublicRoute = Annotated[
+    str, AfterValidator(_public_route), Field(json_schema_extra={"pattern": f"^{_PUBLIC.pattern}$"})
+]
 HttpsUrl = Annotated[str, AfterValidator(https_url)]
 ProxyUrl = Annotated[str, AfterValidator(proxy_url)]
-Duration = Annotated[int, PlainValidator(_duration)]
+Duration = Annotated[int, PlainValidator(_duration, json_schema_input_type=DurationText)]
 Text = Annotated[str, StringConstraints(min_length=1)]
 
 
@@ -191,7 +197,7 @@ class IssuerSettings(SettingsModel):
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$")]
     issuer: HttpsUrl
     audiences: Annotated[tuple[Text, ...], Field(min_length=1, max_length=16)]
-    algorithms: Annotated[tuple[Annotated[str, AfterValidator(_algorithm)], ...], Field(min_length=1)] = (
+    algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)] = (
         "RS256",
         "ES256",
     )
@@ -263,7 +269,7 @@ class Settings(SettingsModel):
     identity: Identity = Identity()
     issuers: Annotated[tuple[IssuerSettings, ...], Field(max_length=64), AfterValidator(_issuers_apart)] = ()
     fhir: FhirSettings = FhirSettings()
-    public: tuple[Annotated[str, AfterValidator(_public_route)], ...] = (
+    public: tuple[PublicRoute, ...] = (
         "GET /health",
         "GET /fhir/metadata",
         "GET /fhir/.well-known/smart-configuration",

@@ -17,6 +17,7 @@ _UNIT_US: Final = {
 }
 _PART: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ns|us|µs|ms|s|m|h)")
 _WHOLE: Final = re.compile(rf"(?:{_PART.pattern})+")
+DURATION_PATTERN: Final = f"^{_WHOLE.pattern}$"  # for schemas; Go and browsers read it alike
 
 
 def parse_duration(text: str) -> int:

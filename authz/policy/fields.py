@@ -6,10 +6,10 @@ import re
 from functools import lru_cache
 from typing import Annotated, Final, Protocol, TypeVar
 
-from pydantic import AfterValidator, Field, PlainValidator, StringConstraints
+from pydantic import AfterValidator, Field, PlainValidator, StringConstraints, WithJsonSchema
 
-from authz.policy.duration import parse_duration
-from authz.policy.smart import SCOPE_MAX_CHARACTERS, Scope, parse_scope
+from authz.policy.duration import DURATION_PATTERN, parse_duration
+from authz.policy.smart import SCOPE_MAX_CHARACTERS, SCOPE_PATTERN, Scope, parse_scope
 
 COMMON_NAME_MAX: Final = 64  # X.520 ub-common-name
 DNS_LABEL: Final = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
@@ -119,9 +119,16 @@ SanUri = Annotated[
     AfterValidator(_one_reading),
 ]
 SecretName = Annotated[ObjectName, AfterValidator(_not_the_operators)]
-DurationUs = Annotated[int, PlainValidator(_duration_us)]
+DurationText = Annotated[str, StringConstraints(pattern=DURATION_PATTERN)]
+DurationUs = Annotated[int, PlainValidator(_duration_us, json_schema_input_type=DurationText)]
+_RouteScopeText = Annotated[
+    str,
+    WithJsonSchema(
+        {"type": "string", "anyOf": [{"pattern": SCOPE_PATTERN}, {"not": {"pattern": "^(?:patient|user|system)/"}}]}
+    ),
+]
 ClinicalScope = Annotated[Scope, PlainValidator(_clinical_scope)]
 OtherScope = Annotated[str, PlainValidator(_other_scope)]
-RouteScope = Annotated[Scope | str, PlainValidator(_route_scope)]
+RouteScope = Annotated[Scope | str, PlainValidator(_route_scope, json_schema_input_type=_RouteScopeText)]
 RoutePath = Annotated[str, Field(max_length=1024), AfterValidator(_route_path)]
 HttpMethod = Annotated[str, StringConstraints(pattern=r"^[A-Z]{1,16}$")]

@@ -19,6 +19,8 @@ _SCOPE: Final = re.compile(
     r"(?P<context>patient|user|system)/(?P<type>\*|[A-Z][A-Za-z]{0,63})\."
     r"(?:(?P<v1>read|write|\*)|(?P<v2>c?r?u?d?s?)(?:\?(?P<filters>[^?]+))?)"
 )
+# For schemas, which Go and browsers read: neither knows how Python names a group.
+SCOPE_PATTERN: Final = "^" + re.sub(r"\?P<\w+>", "?:", _SCOPE.pattern) + "$"
 # Modifiers, chains, _filter and _has inside a scope are experimental in SMART 2.2: servers differ in what they do
 _EXPERIMENTAL_NAME: Final = re.compile(r"^$|[:.%]|^_filter$|^_has$")
 _TOKEN: Final = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")  # RFC 6749 section 3.3: else it could be two, or a header

@@ -35,7 +35,7 @@ OTHER: dict[str, object] = {
     "topologySpreadConstraints": [{"topologyKey": "rack", "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule"}],
     "extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "more"}}],
     "affinity": {"podAffinity": {}},
-    "operator.config": {"workers": 7},
+    "operator.config": {"certificates": {"workers": 7}},
     "authz.config": {"fhir": {"basePath": "/other"}},
     "namespaces": ["other"],
     "hosts": ["other.example"],
@@ -64,11 +64,11 @@ UNSEEN = {("trial", "gateway", "hosts")}
 
 
 def values(schema: dict[str, Any], path: Keys = ()) -> Iterator[tuple[Keys, dict[str, Any]]]:
-    """Return the path and schema of each value; a map that may have any key is one."""
+    """Return the path and schema of each value; a map that may have any key is one, and so is a configuration."""
     for key, inner in schema["properties"].items():
         if key == "global":
             continue
-        if "properties" in inner and key != "resources":
+        if "properties" in inner and key not in ("resources", "config"):
             yield from values(inner, (*path, key))
         else:
             yield (*path, key), inner

@@ -19,7 +19,7 @@ from pydantic.alias_generators import to_camel
 
 from authz.policy.ceilings import Ceiling
 from authz.policy.duration import parse_duration
-from authz.policy.fields import each_once
+from authz.policy.fields import DurationText, each_once
 from clientpolicy_operator.authority import CRL_LIFE
 
 Namespace = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$")]
@@ -58,8 +58,9 @@ def _address(value: str) -> str:
     return value
 
 
-Duration = Annotated[timedelta, PlainValidator(_duration)]
-Interval = Annotated[timedelta, PlainValidator(_duration), AfterValidator(_at_least_a_second)]
+Duration = Annotated[timedelta, PlainValidator(_duration, json_schema_input_type=DurationText)]
+Interval = Annotated[Duration, AfterValidator(_at_least_a_second)]
+Election = Literal["auto", "on", "off"]
 
 
 class _Model(BaseModel):
@@ -79,7 +80,9 @@ class Watch(_Model):
 
 
 class Leader(_Model):
-    election: Annotated[Literal["auto", "on", "off"], BeforeValidator(_as_written)] = "auto"  # auto: in a cluster
+    election: Annotated[Election, BeforeValidator(_as_written, json_schema_input_type=Election | bool)] = (
+        "auto"  # auto: in a cluster
+    )
     lease: Interval = timedelta(seconds=15)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from authz.policy.duration import parse_duration
+from authz.policy.duration import DURATION_PATTERN, parse_duration
 
 SECOND = 1_000_000
 DURATIONS = {
@@ -27,6 +29,7 @@ DURATIONS = {
 @pytest.mark.parametrize(("text", "expected"), DURATIONS.items())
 def test_go_durations_are_read_exactly(text: str, expected: int) -> None:
     assert parse_duration(text) == expected
+    assert re.search(DURATION_PATTERN, text)
 
 
 REFUSED = [

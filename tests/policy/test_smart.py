@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from string import ascii_letters, ascii_uppercase
 
 import pytest
@@ -9,7 +10,7 @@ from alphabet import HEX, VISIBLE, taken, without
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.policy.smart import SCOPE_MAX_CHARACTERS, Scope, intersect, parse_scope
+from authz.policy.smart import SCOPE_MAX_CHARACTERS, SCOPE_PATTERN, Scope, intersect, parse_scope
 
 GRANTS = {
     "patient/Patient.read": "rs",
@@ -69,6 +70,12 @@ def test_scope_grants_its_letters(text: str, letters: str) -> None:
     assert scope is not None
     assert scope.letters == frozenset(letters)
     assert scope.text == text
+
+
+@pytest.mark.parametrize("text", GRANTS)
+def test_schemas_refuse_no_scope(text: str) -> None:
+    assert re.search(SCOPE_PATTERN, text)
+    assert "?P<" not in SCOPE_PATTERN
 
 
 @pytest.mark.parametrize("text", NONE)

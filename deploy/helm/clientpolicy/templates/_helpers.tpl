@@ -70,12 +70,50 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 
-{{- define "clientpolicy.containerSecurity" -}}
+{{/* What every container has; why its process ended stands in its log, and so in the pod's status. */}}
+{{- define "clientpolicy.container" -}}
+terminationMessagePolicy: FallbackToLogsOnError
 securityContext:
   allowPrivilegeEscalation: false
   readOnlyRootFilesystem: true
   runAsNonRoot: true
   capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/* dict "root" . "component" "authz": over nodes and zones, those of one version alone, else a rollout would count twice. */}}
+{{- define "clientpolicy.spread" -}}
+{{- $who := dict "root" .root "component" .component -}}
+topologySpreadConstraints:
+  {{- with (index .root.Values .component).topologySpreadConstraints }}
+  {{- toYaml . | nindent 2 }}
+  {{- else }}
+  {{- range $key := list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
+  - topologyKey: {{ $key }}
+    maxSkew: 1
+    whenUnsatisfiable: ScheduleAnyway
+    matchLabelKeys: [pod-template-hash]
+    labelSelector:
+      matchLabels:
+        {{- include "clientpolicy.selectorLabels" $who | nindent 8 }}
+  {{- end }}
+  {{- end }}
+{{- end }}
+
+{{/* dict "root" . "component" "authz": a PodDisruptionBudget, and nothing where its values say so */}}
+{{- define "clientpolicy.disruptionBudget" -}}
+{{- $pdb := (index .root.Values .component).pdb -}}
+{{- if $pdb.enabled -}}
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  {{- include "clientpolicy.metadata" . | nindent 2 }}
+spec:
+  maxUnavailable: {{ $pdb.maxUnavailable }}
+  unhealthyPodEvictionPolicy: AlwaysAllow
+  selector:
+    matchLabels:
+      {{- include "clientpolicy.selectorLabels" . | nindent 6 }}
+{{- end }}
 {{- end }}
 
 {{- define "clientpolicy.placement" -}}
