@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from base64 import urlsafe_b64encode
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import jwt
 import partner
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from hypothesis import given
 from hypothesis import strategies as st
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from partner import NOW_US, claims, ec_key, jwk, raw_token, rsa_key, token
 
 from authz.core import bearer, thumbprint
@@ -91,6 +94,38 @@ def test_what_issuers_send_passes(good: str) -> None:
 
 def test_elliptic_curve_key_verifies() -> None:
     assert verify(token(key=ec_key(), algorithm="ES256"), jwk(ec_key(), "k1"))
+
+
+SIGNERS: dict[str, Any] = {
+    "RS": rsa_key(),
+    "PS": rsa_key(),
+    "ES256": ec_key(),
+    "ES384": ec.generate_private_key(ec.SECP384R1()),
+    "ES512": ec.generate_private_key(ec.SECP521R1()),
+    "EdDSA": ed25519.Ed25519PrivateKey.generate(),
+}
+LIBRARY: dict[str, Any] = {"RS": RSAAlgorithm, "PS": RSAAlgorithm, "ES": ECAlgorithm}
+ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_each_algorithm_verifies_what_its_key_signed(algorithm: str) -> None:
+    key = SIGNERS.get(algorithm) or SIGNERS[algorithm[:2]]
+    library = LIBRARY.get(algorithm[:2], OKPAlgorithm)
+    published = json.loads(library.to_jwk(key.public_key()))
+    published.pop("key_ops", None)
+    issuer = dataclasses.replace(ISSUER, algorithms=frozenset({algorithm}))
+    signed = jwt.encode(claims(), key, algorithm)
+    assert bearer.verify(signed, trusted(published, issuer=issuer), None, NOW_US)
+    head, body, signature = signed.split(".")
+    changed = f"{head}.{body}.{'A' if signature[0] != 'A' else 'B'}{signature[1:]}"
+    with pytest.raises(KeysWanted) as wanted:
+        bearer.verify(changed, trusted(published, issuer=issuer), None, NOW_US)
+    assert wanted.value.reason is Reason.TOKEN_SIGNATURE
+
+
+def test_algorithms_that_a_configuration_may_name_are_these() -> None:
+    assert sorted(ALGORITHMS) == sorted(bearer.SUPPORTED_ALGORITHMS)
 
 
 public_pem = partner.jwks()
