@@ -22,6 +22,7 @@ from clientpolicy_operator.roster import Known, Roster
 from clientpolicy_operator.settings import LEASE_NAME, Settings
 from clientpolicy_operator.sight import Blind, Sight
 from clientpolicy_operator.tell import Events
+from clientpolicy_operator.territory import Territory
 from clientpolicy_operator.timing import fraction, reissue_time
 from clientpolicy_operator.trust import Trust
 from clientpolicy_operator.watch import ConnectTraced
@@ -47,10 +48,17 @@ class Operator:
         self.api = Api(lambda: connect((), CONNECTIONS_MAX))
         self.roster = Roster(settings.ceilings)
         self.book = Book(self.api, settings.namespace)
-        self.trust = Trust(self.api, settings, self.book, self.roster)
+        self.territory = Territory(self.api, settings.namespace, resync_s=settings.certificates.resync.total_seconds())
+        self.trust = Trust(self.api, settings, self.book, self.roster, self.territory)
         self.events = Events(self.api)
         self.reconciler = Reconciler(
-            self.api, book=self.book, trust=self.trust, roster=self.roster, events=self.events, settings=settings
+            self.api,
+            book=self.book,
+            trust=self.trust,
+            roster=self.roster,
+            territory=self.territory,
+            events=self.events,
+            settings=settings,
         )
         self.agenda = Agenda(clock.now)
         self.sight = Sight(self.api, connect, self.roster, settings, on_news=self._news, on_gone=self.agenda.drop)
@@ -184,6 +192,7 @@ class Operator:
 
     async def _take_over(self) -> None:
         await self.book.open()
+        await self.territory.survey([*self.settings.watch.namespaces, *(key[0] for key, _ in self.roster)])
         await self.trust.tick()
         now = clock.now()
         for key, known in self.roster:

@@ -94,6 +94,8 @@ def _authority(operator: Operator) -> Iterator[Number]:
         yield "gauge", "clientpolicy_crl_next_update_timestamp_seconds", told, {}, trust.lists.end.timestamp()
     told = "Certificates that the CRLs had no room for; requests of theirs are refused all the same."
     yield "gauge", "clientpolicy_crl_left_out", told, {}, trust.lists.left_out
+    told = "Namespaces that another operator serves; this one does nothing there."
+    yield "gauge", "clientpolicy_namespaces_of_others", told, {}, len(operator.territory.others)
     told = "Namespaces that the trust bundle cannot be published in."
     yield "gauge", "clientpolicy_trust_publish_failures", told, {}, len(trust.publish_failures)
     yield "counter", "clientpolicy_ca_rotations", "Times that another root took over.", {}, trust.rotations

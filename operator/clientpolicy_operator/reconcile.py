@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from authz.policy import ClientPolicy, Source, parse
@@ -31,11 +31,13 @@ from clientpolicy_operator.roster import Roster
 from clientpolicy_operator.secret import body, dress, held
 from clientpolicy_operator.settings import Settings
 from clientpolicy_operator.tell import Events
+from clientpolicy_operator.territory import Territory
 from clientpolicy_operator.trust import Trust
 
 logger = logging.getLogger(__name__)
 
 ROUNDS_MAX: Final = 12
+OTHERS_LOOK: Final = timedelta(minutes=1)  # until it is asked again whether a namespace is another operator's
 _NAMES: Final[dict[type[Action], str]] = {
     Record: "the Secret", Store: "the Secret", Dress: "the Secret", Discard: "the Secret", Delegate: "the Certificate",
 }  # fmt: skip
@@ -67,15 +69,25 @@ class _Signed(NamedTuple):
 
 class Reconciler:
     def __init__(
-        self, api: Api, *, book: Book, trust: Trust, roster: Roster, events: Events, settings: Settings
+        self,
+        api: Api,
+        *,
+        book: Book,
+        trust: Trust,
+        roster: Roster,
+        territory: Territory,
+        events: Events,
+        settings: Settings,
     ) -> None:
         self._api = api
+        self._territory = territory
         self._book = book
         self._trust = trust
         self._roster = roster
         self._events = events
         self._ceilings = settings.ceilings
         self._poll = settings.certificates.poll
+        self._resync = settings.certificates.resync
         self._pace = Pace(settings.certificates.signings_per_second)
         self._signed: dict[str, _Signed] = {}  # by UID
         self.signings: dict[str, int] = {}  # by why
@@ -86,6 +98,8 @@ class Reconciler:
         Raises:
             ApiError: the API server is away, or nothing of this object may be read or written.
         """
+        if await self._territory.other(key[0]) is not None:
+            return clock.now() + min(self._resync, OTHERS_LOOK) * (0.75 + clock.share() / 4)
         visit = _Visit()
         for _ in range(ROUNDS_MAX):
             try:

@@ -32,6 +32,7 @@ from clientpolicy_operator.issue import pem_of
 from clientpolicy_operator.roster import Known, Roster, Told
 from clientpolicy_operator.secret import data_of
 from clientpolicy_operator.settings import CA_NAME, TRUST_NAME, Settings
+from clientpolicy_operator.territory import Territory
 from clientpolicy_operator.told import map_of
 
 logger = logging.getLogger(__name__)
@@ -45,13 +46,14 @@ LABELS: Final = {"app.kubernetes.io/managed-by": "clientpolicy", "app.kubernetes
 class Trust:
     """`signer` is None where there is no usable CA, and `trouble` says why."""
 
-    def __init__(self, api: Api, settings: Settings, book: Book, roster: Roster) -> None:
+    def __init__(self, api: Api, settings: Settings, book: Book, roster: Roster, territory: Territory) -> None:
         self._api = api
         self._namespace = settings.namespace
         self._published_in = (settings.namespace, *settings.trust.namespaces)
         self._times = settings.authority
         self._book = book
         self._roster = roster
+        self._territory = territory
         self._secret: Document | None = None
         self._authority: Authority | None = None
         self._watched = frozenset(settings.watch.namespaces)  # none: all
@@ -196,6 +198,10 @@ class Trust:
 
     async def _make(self) -> Document | None:
         """Make the CA, unless there ever was one: it is never silently replaced."""
+        await self._territory.survey(self._territory.others)  # they may have been handed over
+        if self._territory.is_shut_out:
+            self._lose("another operator serves each of this one's namespaces")
+            return None
         evidence = await self._evidence()
         if evidence is not None:
             where = f"Secret {self._namespace}/{CA_NAME}"
@@ -219,7 +225,8 @@ class Trust:
         await self._book.open()
         if not self._book.is_empty:
             return "the ledger tells of certificates that it signed"
-        if any(known.ca_sha256 for _, known in self._roster):
+        others = self._territory.others
+        if any(known.ca_sha256 for key, known in self._roster if key[0] not in others):
             return "the status of policies tells of certificates that it signed"
         return None
 

@@ -22,6 +22,7 @@ from clientpolicy_operator.reconcile import Reconciler
 from clientpolicy_operator.roster import Roster
 from clientpolicy_operator.settings import Settings
 from clientpolicy_operator.tell import Events
+from clientpolicy_operator.territory import Territory
 from clientpolicy_operator.timing import PATIENCE
 from clientpolicy_operator.told import condition_of
 from clientpolicy_operator.trust import Trust
@@ -123,10 +124,13 @@ def api_of(kubeconfig: Path) -> Api:
 async def operator(namespace: str, api: Api) -> tuple[Reconciler, Trust]:
     settings = Settings.model_validate({"namespace": namespace})
     book, roster = Book(api, namespace), Roster(())
-    trust = Trust(api, settings, book, roster)
+    territory = Territory(api, namespace, resync_s=600.0)
+    trust = Trust(api, settings, book, roster, territory)
     await book.open()
     await trust.tick()
-    reconciler = Reconciler(api, book=book, trust=trust, roster=roster, events=Events(api), settings=settings)
+    reconciler = Reconciler(
+        api, book=book, trust=trust, roster=roster, territory=territory, events=Events(api), settings=settings
+    )
     return reconciler, trust
 
 
