@@ -133,6 +133,7 @@ class Target(NamedTuple):
 
     path: str  # decoded
     query: str  # as sent, without `?`
+    segments: tuple[str, ...] | None = None  # below the FHIR base; None elsewhere
     parameters: Parameters | None = None  # of the query, below the FHIR base
 
 

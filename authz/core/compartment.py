@@ -66,7 +66,7 @@ def locate(asked: Interaction, parameters: Parameters, patient: str, fhir: Fhir)
 
 
 def _writes(asked: Interaction) -> bool:
-    return any(need.letter in "cud" for need in asked.needs)
+    return asked.needs[0].letter in "cud"
 
 
 def _is_outside(asked: Interaction, fhir: Fhir) -> bool:

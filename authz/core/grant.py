@@ -88,10 +88,11 @@ def read_target(text: str, fhir: Fhir) -> Target:
         Refused: PATH_AMBIGUOUS; REQUEST_MALFORMED for a parameter's name that is not of FHIR's grammar.
     """
     target = split_target(text)
-    if below(target.path, fhir.base_path) is None:
+    segments = below(target.path, fhir.base_path)
+    if segments is None:
         lookalike.require_apart(target.path, fhir.base_path)
         return target
-    return Target(target.path, target.query, search.parse(target.query, fhir.parameters))
+    return Target(target.path, target.query, segments, search.parse(target.query, fhir.parameters))
 
 
 def decide(request: Request, target: Target, client: Client, claims: Claims | None, fhir: Fhir) -> Grant:
@@ -104,11 +105,12 @@ def decide(request: Request, target: Target, client: Client, claims: Claims | No
     """
     require_plain_form(request)
     scopes = held(client, claims)
-    segments = below(target.path, fhir.base_path)
-    if segments is None or target.parameters is None:
+    segments, parameters = target.segments, target.parameters
+    if segments is None or parameters is None:
         return _by_route(request.method, target.path, client, scopes)
     is_conditional = request.method == "POST" and len(segments) == 1 and request.if_none_exist is not None
-    parameters = _parameters(request, target.parameters, segments, fhir, is_conditional=is_conditional)
+    if request.method == "POST" or request.steering:
+        parameters = _parameters(request, parameters, segments, fhir, is_conditional=is_conditional)
     asked = interaction.classify(request.method, segments, parameters, conditional=is_conditional)
     rule, delegated = authorize(Case(asked, parameters, scopes.clinical, claims, fhir))
     return Grant(scopes.texts, rule, delegated)

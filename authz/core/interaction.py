@@ -64,7 +64,7 @@ def classify(
     Raises:
         Refused: INTERACTION_UNSUPPORTED.
     """
-    effects = [item.effect for item in parameters.items]
+    effects = {item.effect for item in parameters.items}
     if Effect.REFUSE in effects:
         raise Refused(Reason.INTERACTION_UNSUPPORTED, "a parameter that fhir.parameters refuses")
     verb = "GET" if method == "HEAD" else method
