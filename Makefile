@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 LOCK := deploy/requirements/dev.txt
 STAMP := $(VENV)/.installed
 
-.PHONY: demo setup test mutants mutants-sample check format lint types layers chart protos tables lock bench bench-quota bench-operator images kind-up kind-down e2e clean
+.PHONY: demo setup test mutants mutants-sample endings check format lint types layers chart protos tables lock bench bench-quota bench-operator images kind-up kind-down e2e clean
 
 demo: setup ## watch every request of the walk-through answered as it should
 	$(BIN)/clientpolicy demo
@@ -30,6 +30,10 @@ mutants: setup ## change each thing that decides, one at a time, and see a test 
 
 mutants-sample: setup ## 300 of them, the same ones for the same code: what CI runs
 	PYTHONPATH=tests $(BIN)/python -m mutants --sample 300
+
+endings: setup ## end operator and authz 200 times each, at work, with every store; about an hour
+	@./tests/programs
+	ENDINGS=200 $(BIN)/pytest tests/test_endings.py
 
 check: setup format lint types layers chart test ## what CI runs
 

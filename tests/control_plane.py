@@ -13,6 +13,8 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache, cached_property
 from ipaddress import ip_address
@@ -194,6 +196,16 @@ class ControlPlane(KubernetesApi):
 
     def stop_api(self, number: signal.Signals = signal.SIGKILL) -> None:
         self._end("kube-apiserver", number)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """The API server takes connections and answers nothing."""
+        process = self._processes["kube-apiserver"]
+        process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGCONT)
 
     def _end(self, name: str, number: signal.Signals) -> None:
         process = self._processes.pop(name, None)

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import pytest
 import yaml
 from kubernetes_api import KubernetesApi, policies_in
 from redis_server import free_port
@@ -31,6 +32,14 @@ def until(what: str, true: Callable[[], Any], deadline_s: float = DEADLINE_S) ->
             return answer
         assert time.monotonic() < end, f"never: {what}; last: {answer}"
         time.sleep(0.05)
+
+
+def shifted(offset: str) -> dict[str, str]:
+    """Return the environment in which a program's wall clock is wrong."""
+    libraries = sorted(Path("/usr/lib").glob("**/faketime/libfaketime.so.1"))
+    if not libraries:
+        pytest.skip("libfaketime is not installed; see tests/programs")
+    return {"LD_PRELOAD": str(libraries[0]), "FAKETIME": offset, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
 
 
 class OperatorProcess:
@@ -83,11 +92,11 @@ class OperatorProcess:
         self.process.kill()
         self.process.wait()
 
-    def stop(self) -> int:
+    def stop(self, within_s: float = 30) -> int:
         """Return its exit code after SIGTERM."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(within_s)
 
     def get(self, path: str) -> tuple[int, str]:
         try:
@@ -103,6 +112,10 @@ class OperatorProcess:
         assert self.process is not None
         assert self.process.poll() is None, self.log.read_text()[-4_000:]
         return self.get("/readyz")[0] == 200
+
+    def live(self) -> Self:
+        until("operator up", lambda: self.get("/livez")[0] == 200)
+        return self
 
     def ready(self) -> Self:
         until("operator ready", lambda: self.is_ready)

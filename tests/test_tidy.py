@@ -35,6 +35,13 @@ def test_files_and_functions_are_short(path: Path) -> None:
     assert [name for name, lines in functions(path) if lines > FUNCTION_MAX_LINES] == []
 
 
+@pytest.mark.parametrize("path", PRODUCT, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_wait_loses_its_end(path: Path) -> None:
+    """Before Python 3.12 `asyncio.wait_for` drops a cancel that comes as what it waits for is done: asyncio.timeout."""
+    named = [node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)]
+    assert "wait_for" not in named
+
+
 def test_standard_operator_stays_itself() -> None:
     """A package of our own called `operator` would replace the standard library's for whoever starts in this folder."""
     assert not (ROOT / "operator" / "__init__.py").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -61,10 +62,9 @@ class Agenda:
                 self._held.add(key)
                 return key
             self._news.clear()
-            try:
-                await asyncio.wait_for(self._news.wait(), wait_s)
-            except TimeoutError:
-                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._news.wait()
 
     def _read(self) -> datetime:
         """Return the time; where the clock was set back, what is due moves with it, or it would wait as much longer."""

@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -30,6 +31,7 @@ from clientpolicy_operator.watch import ConnectTraced
 logger = logging.getLogger(__name__)
 
 GRACE_S: Final = 10.0  # for what is being written when the end comes
+RELEASE_S: Final = 5.0  # for the Lease, after that
 RETRY_FIRST_S: Final = 1.0
 RETRY_MAX_S: Final = 60.0
 SWEEP: Final = timedelta(hours=1)
@@ -105,7 +107,9 @@ class Operator:
             if self._visiting:
                 await asyncio.wait(self._visiting, timeout=GRACE_S)
             if self.lease is not None:
-                await self.lease.release()
+                with suppress(TimeoutError):  # then it runs out
+                    async with asyncio.timeout(RELEASE_S):
+                        await self.lease.release()
             await self.api.close()
 
     async def _work(self) -> None:

@@ -30,6 +30,7 @@ REOPENING_S: Final = 20.0  # what it may take to open a silent watch anew
 BACKOFFS_S: Final = (1, 1, 2, 3, 5)  # of one request; after them a refusal counts
 CLOSED_MAX_S: Final = 60.0  # kopf may have lost its way without ending; then it begins anew
 ENDING_MAX_S: Final = 20.0
+LEAVING_MAX_S: Final = 1.0  # at the end of the process; kopf may take seven seconds or for ever, and only ever reads
 RESTART_FIRST_S: Final = 1.0
 RESTART_MAX_S: Final = 30.0
 _IDENTITY: Final = "clientpolicy-operator"  # of one among peers; we have none
@@ -154,22 +155,27 @@ class Watch:
                 self._failed = failed
             finally:
                 self._streams.clear()
-                loop.call_soon_threadsafe(ended.set)
+                with suppress(RuntimeError):  # nobody waits any more
+                    loop.call_soon_threadsafe(ended.set)
 
         thread = threading.Thread(target=work, name="kopf", daemon=True)
         thread.start()
         try:
             await self._attend(ended)
-        finally:
+        except asyncio.CancelledError:
             stopping.stop()
-            await self._end(ended)
+            await asyncio.wait((asyncio.create_task(ended.wait()),), timeout=LEAVING_MAX_S)
+            raise
+        stopping.stop()
+        await self._end(ended)
 
     async def _attend(self, ended: asyncio.Event) -> None:
         """Return when kopf has ended, or has not watched for too long."""
         opened_s = clock.monotonic_s()
         while not ended.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(ended.wait(), POLL_S)
+                async with asyncio.timeout(POLL_S):
+                    await ended.wait()
             now_s = clock.monotonic_s()
             for stream in list(self._streams.values()):
                 stream.look(now_s)
@@ -181,7 +187,7 @@ class Watch:
     async def _end(self, ended: asyncio.Event) -> None:
         try:
             async with asyncio.timeout(ENDING_MAX_S):
-                await asyncio.shield(ended.wait())
+                await ended.wait()
         except TimeoutError:
             raise WatchDenied("watching came to a halt and cannot be begun anew in this process") from None
 

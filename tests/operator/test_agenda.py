@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
 from clientpolicy_operator.agenda import SLACK, Agenda
 from clientpolicy_operator.facts import Key
 from hypothesis import given
@@ -31,7 +32,8 @@ def agenda() -> tuple[Agenda, Clock]:
 
 
 async def taken(queue: Agenda) -> Key:
-    return await asyncio.wait_for(queue.take(), 2)
+    async with asyncio.timeout(2):
+        return await queue.take()
 
 
 async def waits(taking: Coroutine[Any, Any, Key]) -> bool:
@@ -43,6 +45,20 @@ async def waits(taking: Coroutine[Any, Any, Key]) -> bool:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     return not is_done
+
+
+@pytest.mark.parametrize("again", [None, START])
+async def test_end_is_not_missed_where_news_comes_with_it(again: datetime | None) -> None:
+    """A worker that is told to end in the turn in which something is due ends; what is due stays."""
+    queue, _ = agenda()
+    taking = asyncio.create_task(queue.take())
+    await asyncio.sleep(0)
+    queue.done(A, again)
+    taking.cancel()
+    done, _ = await asyncio.wait((taking,), timeout=2)
+    assert done
+    assert taking.cancelled()
+    assert len(queue) == (again is not None)
 
 
 async def test_due_ones_come_in_the_order_of_their_times() -> None:

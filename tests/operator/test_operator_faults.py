@@ -18,7 +18,7 @@ from control_plane import ControlPlane
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from kubernetes_api import KubernetesApi, policies_in
-from operator_process import OperatorProcess, Tenant, ledger_of, until
+from operator_process import OperatorProcess, Tenant, ledger_of, shifted, until
 
 from authz.policy.crd import crd
 
@@ -599,14 +599,6 @@ def test_lost_lease_ends_the_process(plane: KubernetesApi, tenant: Tenant, tmp_p
         assert operator.process is not None
         assert operator.process.wait(60) == 1
         assert "another replica leads" in operator.log.read_text()
-
-
-def shifted(offset: str) -> dict[str, str]:
-    """Return the environment in which a program's wall clock is wrong."""
-    libraries = sorted(Path("/usr/lib").glob("**/faketime/libfaketime.so.1"))
-    if not libraries:
-        pytest.skip("libfaketime is not installed; see tests/programs")
-    return {"LD_PRELOAD": str(libraries[0]), "FAKETIME": offset, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
 
 
 @pytest.mark.parametrize(("offset", "minutes"), [("-10m", 10), ("+10m", 10), ("+3h", 180)])

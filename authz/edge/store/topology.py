@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from redis.asyncio import Redis, Sentinel
 from redis.asyncio.retry import Retry
@@ -30,10 +30,12 @@ logger = logging.getLogger(__name__)
 
 REFRESH_S: Final = 30.0  # a cluster's map, when nothing told of a change and all its nodes are up
 ASK_S: Final = 1.0  # for an answer of a sentinel or a cluster node about the topology
+_CANCELLED_AGAIN_S: Final = 0.25
 _PROBE: Final = (rate_limit(name="probe", requests=1_000, per_us=1_000_000),)
 
 NodeKey = Callable[[str], bytes]
 Owned = tuple[int, int, tuple[str, int]]  # first and last slot, and whose
+_Told = TypeVar("_Told")
 
 
 class Topology(Protocol):
@@ -102,7 +104,7 @@ class Single:
     async def _connect(self) -> Link:
         host, port = ("", 0) if self._place.path is not None else self._place.addresses[0]
         if self._place.kind is Kind.SENTINEL:
-            self._master = host, port = await self._discover()
+            self._master = host, port = await _apart(self._discover())
         return await open_link(self._place, host, port)
 
     async def _discover(self) -> tuple[str, int]:
@@ -120,7 +122,7 @@ class Single:
 
     async def _has_moved(self) -> bool:
         try:
-            return await self._discover() != self._master
+            return await _apart(self._discover()) != self._master
         except (RedisError, OSError):  # nobody to ask: what holds is what was known
             return False
 
@@ -153,7 +155,8 @@ class Cluster:
                 await asyncio.sleep(PROBE_S * (1 - chance.fraction() / 2))  # however often the cluster changes
                 with suppress(TimeoutError):
                     patience_s = REFRESH_S if all(node.is_up for node in self.nodes) else ASK_S
-                    await asyncio.wait_for(self._stale.wait(), patience_s)
+                    async with asyncio.timeout(patience_s):
+                        await self._stale.wait()
         finally:
             for task in self._tasks.values():
                 task.cancel()
@@ -164,7 +167,7 @@ class Cluster:
         self._stale.clear()
         for address in [*self._by_address, *self._place.addresses]:
             try:
-                ranges = await self._ask(*address)
+                ranges = await _apart(self._ask(*address))
             except Exception as failed:  # noqa: BLE001 whatever it is, another node or a later attempt may tell
                 self._note(f"{'{}:{}'.format(*address)}: {type(failed).__name__}")
                 continue
@@ -243,6 +246,21 @@ class Cluster:
             if node is not None:
                 self._slots[ask.plan.slot] = node
         return node is not None and node.take(ask, asking=code == "ASK")
+
+
+async def _apart(asking: Coroutine[Any, Any, _Told]) -> _Told:
+    """Return what redis-py is told; a cancel ends it even where redis-py loses the first one.
+
+    It sends by `asyncio.wait_for`, and before Python 3.12 that drops a cancel which comes as the sending is done.
+    """
+    task = asyncio.create_task(asking)
+    try:
+        await asyncio.wait((task,))
+    finally:
+        while not task.done():
+            task.cancel()
+            await asyncio.wait((task,), timeout=_CANCELLED_AGAIN_S)
+    return task.result()
 
 
 def _width(owned: Owned) -> int:
