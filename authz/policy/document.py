@@ -11,7 +11,6 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -32,6 +31,7 @@ from authz.policy.fields import (
     EntryName,
     Fingerprint,
     HttpMethod,
+    Instant,
     ObjectName,
     OtherScope,
     PrintableName,
@@ -164,12 +164,12 @@ class Certificate(_Model):
 class RevokedFingerprint(_Model):
     sha256: Fingerprint
     reason: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Za-z]{0,63}$")] = "Unspecified"
-    time: AwareDatetime | None = None
+    time: Instant | None = None
 
 
 class Revocation(_Model):
     fingerprints: Annotated[tuple[RevokedFingerprint, ...], Field(max_length=32)] = ()
-    issued_before: AwareDatetime | None = None
+    issued_before: Instant | None = None
 
     @field_validator("fingerprints")
     @classmethod
@@ -260,8 +260,8 @@ class Quota(_Model):
 
 
 class Validity(_Model):
-    not_before: AwareDatetime | None = None
-    not_after: AwareDatetime | None = None
+    not_before: Instant | None = None
+    not_after: Instant | None = None
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:

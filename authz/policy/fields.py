@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from functools import lru_cache
 from typing import Annotated, Final, Protocol, TypeVar
 
@@ -14,6 +15,12 @@ from authz.policy.smart import SCOPE_MAX_CHARACTERS, SCOPE_PATTERN, Scope, parse
 COMMON_NAME_MAX: Final = 64  # X.520 ub-common-name
 DNS_LABEL: Final = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
 _SCOPE_TOKEN: Final = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]{1,256}")  # RFC 6749 section 3.3
+# RFC 3339 as the API server's schema and its CEL both read it: they differ on lower-case letters and on odd offsets.
+_INSTANT: Final = re.compile(
+    r"[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?"
+    r"(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+)
+INSTANT_PATTERN: Final = f"^{_INSTANT.pattern}$"
 _ROUTE_PATH: Final = re.compile(r"/(?!/)(?:[A-Za-z0-9_~!$&'()*+,=:@-]|\.(?!\.?(?:/|$))|/(?!/))*")
 
 Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{64}$", to_lower=True)]
@@ -56,6 +63,15 @@ def _duration_us(value: object) -> int:
     if not isinstance(value, str):
         raise ValueError("expected a duration such as 90s, 15m or 720h")  # noqa: TRY004 pydantic collects ValueError
     return parse_duration(value)
+
+
+def _instant(value: object) -> datetime:
+    try:
+        if isinstance(value, str) and _INSTANT.fullmatch(value):
+            return datetime.fromisoformat(value)
+    except ValueError:  # no such day, or hour
+        pass
+    raise ValueError("expected an instant such as 2026-11-01T00:00:00Z")
 
 
 _read_scope = lru_cache(maxsize=4_096)(parse_scope)  # policies of one platform say the same scopes again and again
@@ -127,6 +143,7 @@ _RouteScopeText = Annotated[
         {"type": "string", "anyOf": [{"pattern": SCOPE_PATTERN}, {"not": {"pattern": "^(?:patient|user|system)/"}}]}
     ),
 ]
+Instant = Annotated[datetime, PlainValidator(_instant)]
 ClinicalScope = Annotated[Scope, PlainValidator(_clinical_scope)]
 OtherScope = Annotated[str, PlainValidator(_other_scope)]
 RouteScope = Annotated[Scope | str, PlainValidator(_route_scope, json_schema_input_type=_RouteScopeText)]

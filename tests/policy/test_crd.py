@@ -18,7 +18,7 @@ from authz.edge.manifests import Plain, read_documents
 from authz.policy.crd import crd
 from authz.policy.document import Spec
 from authz.policy.duration import parse_duration
-from authz.policy.fields import OPERATORS_SECRETS, SPIFFE_ID, TWO_READINGS
+from authz.policy.fields import INSTANT_PATTERN, OPERATORS_SECRETS, SPIFFE_ID, TWO_READINGS
 
 (DEFINITION,) = read_documents(crd())
 ROOT: Any = DEFINITION.value
@@ -104,6 +104,8 @@ def test_bounds_are_the_same(place: str, annotation: Any, metadata: tuple[Any, .
         assert schema["enum"] == [one.value for one in annotation], place
     if get_origin(annotation) is Literal:
         assert schema["enum"] == list(get_args(annotation)), place
+    if schema.get("format") == "date-time":
+        assert schema["pattern"] == INSTANT_PATTERN, place
     if schema["type"] == "string":
         assert "enum" in schema or "maxLength" in schema or schema.get("format") == "date-time", f"{place}: unbounded"
     if schema["type"] == "array":

@@ -180,7 +180,7 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "issuedBefore without zone": (
         {"revocation": {"issuedBefore": "2026-01-01T00:00:00"}},
         "spec.revocation.issuedBefore",
-        "timezone",
+        "an instant such as 2026-11-01T00:00:00Z",
     ),
     "no issuers": ({"token": {"issuers": []}}, "spec.token.issuers", "at least 1"),
     "binding": ({"token": {"binding": "Maybe"}}, "spec.token.binding", "Required"),
