@@ -51,7 +51,10 @@ def _parser() -> argparse.ArgumentParser:
     lint.add_argument(
         "--config", type=Path, metavar="FILE", help="of authz: what it opens, and manifests as it meets them"
     )
-    lint.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="default: the policies of FILE")
+    lint.add_argument("--output", choices=("text", "json"), default="text", help="json: one object, for programs")
+    lint.add_argument(
+        "paths", nargs="*", type=Path, metavar="PATH", help="files, folders, - (default: the policies of FILE)"
+    )
     lint.set_defaults(run=_lint)
 
     told = "look at configurations before anything starts with them"
@@ -164,10 +167,13 @@ def _lint(parsed: argparse.Namespace) -> int:
         return _complain(wrong.mistakes)
     except OSError as failed:
         return _complain((f"{failed.filename}: {failed.strerror}",))
-    for line in (*findings.errors, *findings.notes):
-        print(line)
     if paths and not findings.errors and not findings.policies:
         return _complain((f"no ClientPolicy manifest in {', '.join(map(str, paths))}",))
+    if parsed.output == "json":
+        counts = {"policies": findings.policies, "errors": len(findings.errors)}
+        print(json.dumps(counts | {"findings": [one.plain() for one in findings.found]}))
+    else:
+        print("\n".join((*findings.errors, *findings.notes, findings.summary)))
     return 1 if findings.errors else 0
 
 

@@ -208,7 +208,7 @@ def test_taken_port_is_named(site: Site) -> None:
 def test_lint_tells_errors_notes_and_nothing(site: Site, tmp_path: Path) -> None:
     site.write()
     good = run("lint", site.folder / "policies")
-    assert (good.returncode, good.stdout) == (0, "")
+    assert (good.returncode, good.stdout) == (0, "1 policy, no error\n")
     site.write_policy(policy_document("issued", certificate={"source": "Issued"}))
     noted = run("lint", site.folder / "policies")
     assert noted.returncode == 0
@@ -234,7 +234,9 @@ def test_lint_of_a_configuration_tells_what_it_opens_by_file_and_key(site: Site)
     config, policy = site.config_file, site.policy_file()
     for done in (run("lint", "--config", config), run("lint", "--config", config, site.folder / "policies")):
         assert done.returncode == 0
-        assert [re.sub(r":\d+:", ":", line.partition(": warning: ")[0]) for line in done.stdout.splitlines()] == [
+        *told, summary = done.stdout.splitlines()
+        assert summary == "1 policy, no error, 6 warnings"
+        assert [re.sub(r":\d+:", ":", line.partition(": warning: ")[0]) for line in told] == [
             f"{config}: listen.grpc",
             f"{config}: public[1]",
             f"{policy}: spec.scopes[0]",
@@ -243,8 +245,44 @@ def test_lint_of_a_configuration_tells_what_it_opens_by_file_and_key(site: Site)
             f"{policy}: spec.routes[0].match.path",
         ]
     alone = run("lint", policy)
-    assert (alone.returncode, len(alone.stdout.splitlines())) == (0, 1)
+    assert (alone.returncode, len(alone.stdout.splitlines())) == (0, 2)
     assert ": spec.scopes[0]: warning: " in alone.stdout
+
+
+def test_lint_reads_files_folders_and_standard_input_each_once(site: Site) -> None:
+    site.write()
+    given = yaml.safe_dump_all(
+        [policy_document("b", clientId=CLIENT_ID), policy_document("c", scopes=["x"], certificate={"source": "None"})]
+    )
+    done = run("lint", site.folder / "policies", "-", site.policy_file(), "-", stdin=given)
+    assert done.returncode == 1
+    *told, summary = done.stdout.splitlines()
+    assert summary == "3 policies, 2 errors"
+    assert [re.sub(r"^-:\d+: ", "", line).split(": ")[0] for line in told] == ["spec.scopes[0]", "spec.clientId"]
+    assert f"is also claimed at {site.policy_file()}:" in told[1]
+    assert run("lint", "-", stdin="kind: ConfigMap\napiVersion: v1\n").returncode == 2
+    bad = run("lint", "-", stdin="{")
+    assert (bad.returncode, bad.stdout.splitlines()[-1]) == (1, "0 policies, 1 error")
+    config = run("lint", "--config", site.config_file, "-", stdin=given)
+    assert (config.returncode, config.stdout.splitlines()[-1]) == (1, "2 policies, 1 error")
+
+
+def test_lint_answers_programs_in_json(site: Site) -> None:
+    site.write(policy_document(scopes=["patient/Pateint.read"]), public=["GET /*"])
+    site.write_policy(policy_document("bad", scopes=["x"], certificate={"source": "None"}))
+    done = run("lint", "--config", site.config_file, "--output", "json")
+    assert done.returncode == 1
+    told = json.loads(done.stdout)
+    assert (told["policies"], told["errors"]) == (2, 1)
+    assert [(one["severity"], one["file"], one["field"]) for one in told["findings"]] == [
+        ("warning", str(site.config_file), "public[0]"),
+        ("error", str(site.policy_file("bad")), "spec.scopes[0]"),
+        ("warning", str(site.policy_file()), "spec.scopes[0]"),
+    ]
+    assert told["findings"][0]["line"] is None
+    assert all(one["line"] > 1 and one["message"] for one in told["findings"][1:])
+    good = run("lint", "--output", "json", "-", stdin=yaml.safe_dump(policy_document()))
+    assert json.loads(good.stdout) == {"policies": 1, "errors": 0, "findings": []}
 
 
 def test_lint_judges_by_the_configurations_ceilings(site: Site) -> None:
@@ -258,7 +296,7 @@ def test_lint_judges_by_the_configurations_ceilings(site: Site) -> None:
 def test_lint_of_a_configuration_alone(site: Site) -> None:
     site.write(policies={"source": "kubernetes", "namespaces": ["a"]})
     done = run("lint", "--config", site.config_file)
-    assert (done.returncode, done.stdout) == (0, "")
+    assert (done.returncode, done.stdout) == (0, "0 policies, no error\n")
     site.write(public=["nonsense"])
     bad = run("lint", "--config", site.config_file)
     assert (bad.returncode, bad.stdout) == (2, "")
@@ -273,9 +311,9 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 def test_examples_are_good() -> None:
     examples = EXAMPLES
     done = run("lint", examples / "policies", examples / "policies")
-    assert (done.returncode, done.stdout) == (0, "")
+    assert (done.returncode, done.stdout) == (0, "2 policies, no error\n")
     done = run("lint", "--config", examples / "authz.yaml")
-    assert (done.returncode, done.stdout) == (0, "")
+    assert (done.returncode, done.stdout) == (0, "2 policies, no error\n")
     settings = load(examples / "authz.yaml", {})
     assert rules_of(settings, examples).trusted_hops == 1
 
@@ -284,7 +322,9 @@ def test_examples_for_a_cluster_are_good() -> None:
     folder = EXAMPLES / "kubernetes"
     done = run("lint", "--config", folder / "authz.yaml", folder / "trusted-partner-app.yaml")
     assert done.returncode == 0
-    assert [line.split(": ")[1:3] for line in done.stdout.splitlines()] == [
+    *told, summary = done.stdout.splitlines()
+    assert [line.split(": ")[1:3] for line in told] == [
         ["ceilings", "warning"],  # the example leaves them to the platform
         ["spec.certificate.source", "note"],
     ]
+    assert summary == "1 policy, no error, 1 warning"

@@ -35,7 +35,12 @@ class Manifest:
     document: Document
     name: str | None  # namespace/name; None where it cannot be read
     policy: ClientPolicy | None
-    errors: tuple[str, ...]  # `file:line: place: message`
+    wrong: tuple[FieldError, ...]
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """What is wrong, as `file:line: place: message`."""
+        return tuple(f"{self.shown}:{self.document.line(error.path)}: {error}" for error in self.wrong)
 
     @property
     def shown_name(self) -> str:
@@ -76,8 +81,17 @@ def read_file(file: Path, shown: str, ceilings: tuple[Ceiling, ...] = ()) -> tup
         Unreadable: the file is not YAML as we read it.
         OSError: it cannot be read.
     """
+    return read_manifests(file.read_bytes(), file, shown, ceilings)
+
+
+def read_manifests(data: bytes, file: Path, shown: str, ceilings: tuple[Ceiling, ...] = ()) -> tuple[Manifest, ...]:
+    """Return what `read_file` does, of a file's content.
+
+    Raises:
+        Unreadable: it is not YAML as we read it.
+    """
     try:
-        text = file.read_text(encoding="utf-8")
+        text = data.decode()
     except UnicodeDecodeError:
         raise Unreadable(1, "not UTF-8 text") from None
     objects = (one for document in read_documents(text) for one in _objects(document))
@@ -124,7 +138,7 @@ def _manifest(file: Path, position: int, document: Document, shown: str, ceiling
         document=document,
         name=_name(document.value),
         policy=policy,
-        errors=tuple(f"{shown}:{document.line(error.path)}: {error}" for error in wrong),
+        wrong=wrong,
     )
 
 

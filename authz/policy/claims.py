@@ -7,7 +7,7 @@ it claims besides is free for others.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,13 +34,24 @@ def claims_of(policy: ClientPolicy) -> frozenset[Claim]:
     """
     spec = policy.spec
     claims = {("clientId", spec.client_id)}
-    if spec.identity is not None:
-        identity = spec.identity
-        names = (*map(_uri, identity.uris), *map(str.lower, identity.dns_names), *map(_email, identity.emails))
-        claims |= {("SAN", name) for name in names}
+    claims |= {("SAN", name) for _, name in sans_of(policy)}
     if spec.certificate.source is Source.EXTERNAL:
         claims |= {("fingerprint", sha256) for sha256 in spec.certificate.fingerprints}
     return frozenset(claims)
+
+
+def sans_of(policy: ClientPolicy) -> Iterator[tuple[tuple[str, int], str]]:
+    """Yield the SANs that a policy claims, each with its place in `spec.identity`."""
+    identity = policy.spec.identity
+    if identity is None:
+        return
+    for field, names, compared in (
+        ("uris", identity.uris, _uri),
+        ("dnsNames", identity.dns_names, str.lower),
+        ("emails", identity.emails, _email),
+    ):
+        for place, name in enumerate(names):
+            yield (field, place), compared(name)
 
 
 def _uri(uri: str) -> str:

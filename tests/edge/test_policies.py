@@ -511,6 +511,42 @@ def test_lint_sees_conflicts_across_files_and_notes_what_files_cannot_do(tmp_pat
     assert findings.policies == 3
 
 
+SANS = {
+    "URI": ({"uris": ["https://A@B.example/x"]}, {"uris": ["urn:a", "https://A@b.EXAMPLE/x"]}, "uris[1]"),
+    "DNS name": ({"dnsNames": ["a.example"]}, {"dnsNames": ["a.example"]}, "dnsNames[0]"),
+    "address": ({"emails": ["a@B.example"]}, {"emails": ["a@b.example"]}, "emails[0]"),
+}
+
+
+@pytest.mark.parametrize(("one", "other", "field"), SANS.values(), ids=SANS)
+def test_lint_sees_two_policies_with_one_san(
+    tmp_path: Path, one: dict[str, Any], other: dict[str, Any], field: str
+) -> None:
+    """As the operator compares them, who lets the older hold it."""
+    for name, identity in (("a", one), ("b", other), ("c", {"uris": ["urn:c", "urn:c2"], "emails": ["A@b.example"]})):
+        issued = policy_document(name, identity=identity, certificate={"source": "Issued"})
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(issued))
+    (error,) = lint((tmp_path,)).errors
+    assert error.startswith(f"{tmp_path / 'b.yaml'}:")
+    assert f": spec.identity.{field}: " in error
+    assert f"is also claimed at {tmp_path / 'a.yaml'}:" in error
+
+
+@pytest.mark.parametrize(
+    ("notes", "told"),
+    [
+        ({}, "2 policies, no error"),
+        ({"scopes": ["patient/Pateint.read", "patient/Ptient.read"]}, "2 policies, no error, 2 warnings"),
+        ({"scopes": ["x"]}, "2 policies, 1 error"),
+        ({"scopes": ["x", "y"]}, "2 policies, 2 errors"),
+    ],
+)
+def test_lint_says_what_it_looked_at(tmp_path: Path, notes: dict[str, Any], told: str) -> None:
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(policy_document("a", certificate={"source": "None"}, **notes)))
+    (tmp_path / "b.yaml").write_text(yaml.safe_dump(policy_document("b", certificate={"source": "None"})))
+    assert lint((tmp_path,)).summary == told
+
+
 def test_lint_tells_of_unreadable_files_and_goes_on(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("{")
     (tmp_path / "b.yaml").write_text(yaml.safe_dump(policy_document(scopes=["x"])))
