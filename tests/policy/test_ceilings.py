@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from partner import policy_document
 
 from authz.policy import ClientPolicy, FieldError, parse
-from authz.policy.ceilings import Ceiling, beyond
+from authz.policy import ceilings as ceilings_module
+from authz.policy.ceilings import Ceiling, beyond, within
 
 # The example of design §5.
 PARTNERS: dict[str, Any] = {
@@ -255,3 +257,79 @@ def test_only_the_star_is_special_in_a_pattern(client_id: str, pattern: str) -> 
     renamed = document.model_copy(update={"spec": document.spec.model_copy(update={"client_id": client_id})})
     told = places(beyond(renamed, ceilings({"namespaces": ["*"], "clientIds": [pattern]})))
     assert told == ([] if matches(client_id, pattern) else ["spec.clientId"])
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("namespaces", lambda count: ["a"] * count),
+        ("clientIds", lambda count: ["a"] * count),
+        ("sanPrefixes", lambda count: ["a"] * count),
+    ],
+)
+def test_patterns_are_from_1_to_64(field: str, values: Callable[[int], list[str]]) -> None:
+    taken = [count for count in range(67) if _is_ceiling({"namespaces": ["*"], field: values(count)})]
+    assert taken == list(range(1, 65))
+
+
+@pytest.mark.parametrize("field", ["namespaces", "clientIds", "sanPrefixes"])
+def test_pattern_has_1_to_256_characters(field: str) -> None:
+    taken = [length for length in (0, 1, 256, 257) if _is_ceiling({"namespaces": ["*"], field: ["a" * length]})]
+    assert taken == [1, 256]
+
+
+def test_other_bounds_of_a_ceiling() -> None:
+    def taken(field: str, *values: object) -> list[object]:
+        return [value for value in values if _is_ceiling({"namespaces": ["*"], field: value})]
+
+    assert taken("requestsPerSecond", 0, 1, 10**9, 10**9 + 1) == [1, 10**9]
+    assert [len(scopes) for scopes in ([], ["a"] * 64, ["a"] * 65) if taken("scopes", scopes)] == [0, 64]
+    assert taken("modes", [], ["Enforce"], ["Shadow", "Enforce"]) == [["Enforce"], ["Shadow", "Enforce"]]
+    assert not _is_ceiling({"namespaces": ["*"], "request_per_second": 5})
+    assert not _is_ceiling({})
+    (ceiling,) = ceilings({"namespaces": ["*"]})
+    with pytest.raises(ValueError, match="frozen"):
+        ceiling.namespaces = ("a",)  # type: ignore[misc]
+
+
+def _is_ceiling(value: dict[str, Any]) -> bool:
+    try:
+        ceilings(value)
+    except ValueError:
+        return False
+    return True
+
+
+BOUND = "beyond the platform's ceiling for this namespace: expected "
+WORDS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "mode": ({"mode": "Shadow", "quotas": [RATE]}, {"modes": ["Enforce"]}, "one of Enforce"),
+    "client id": ({"clientId": "x"}, {"clientIds": ["a-*", "b"]}, "one of a-*, b"),
+    "SAN": ({"identity": {"uris": ["a:b"]}}, {"sanPrefixes": ["b:", "c:"]}, "something that begins with b:, c:"),
+    "scope": ({"scopes": ["user/*.r"]}, {"scopes": ["patient/*.r", "x"]}, "at most patient/*.r, x"),
+    "other scope": ({"otherScopes": ["y"], "scopes": []}, {"scopes": ["patient/*.r", "x"]}, "at most patient/*.r, x"),
+    "nothing": ({"scopes": ["user/*.r"]}, {"scopes": []}, "at most none"),
+}
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_ceiling_says_what_it_lets(name: str) -> None:
+    spec, ceiling, words = WORDS[name]
+    (error,) = beyond(policy(**({"identity": None} | spec)), ceilings({"namespaces": ["*"]} | ceiling))
+    assert error.message == BOUND + words
+
+
+def test_patterns_kept_are_bounded() -> None:
+    compiled = vars(ceilings_module)["_compiled"]
+    for number in range(1_030):
+        beyond(policy(), ceilings({"namespaces": [str(number)]}))
+    assert compiled.cache_info().currsize == 1_024
+    compiled.cache_clear()
+
+
+def test_only_a_policy_that_fits_is_one() -> None:
+    fitting, wrong = policy(), policy(clientId="x")
+    assert within(fitting, ceilings(PARTNERS)) == (fitting, ())
+    assert within(wrong, ceilings(PARTNERS)) == (None, beyond(wrong, ceilings(PARTNERS)))
+    errors = _refused(policy_document(clientId="a b"))
+    assert within(errors, ceilings(PARTNERS)) == (None, errors)
+    assert within(errors, ()) == (None, errors)
