@@ -27,21 +27,22 @@ SEED: Final = "clientpolicy"
 # A module's tests are those of its name and the service's; these have others.
 SERVICE: Final = "tests/test_service.py"
 SMALL: Final = "tests/core/test_small.py"
+GRAMMARS: Final = "tests/core/test_grammars.py"
 DOCUMENT: Final = "tests/policy/test_document.py"
 OTHER_TESTS: Final = {
     "authz/core/address.py": [SMALL],
-    "authz/core/bearer.py": [SERVICE],
+    "authz/core/bearer.py": [GRAMMARS, SERVICE],
     "authz/core/brakes.py": [SERVICE],
     "authz/core/certificate.py": [SERVICE],
     "authz/core/compartment.py": ["tests/core/test_grant.py", SERVICE],
     "authz/core/control_parameters.py": ["tests/core/test_grant.py", "tests/core/test_search.py", SERVICE],
     "authz/core/decide.py": [SMALL, SERVICE, "tests/wire/test_response.py"],
-    "authz/core/forwarded.py": ["tests/core/test_certificate.py"],
+    "authz/core/forwarded.py": [GRAMMARS, "tests/core/test_certificate.py"],
     "authz/core/grant.py": [SERVICE],
     "authz/core/interaction.py": ["tests/core/test_grant.py", SERVICE],
     "authz/core/jwks.py": ["tests/core/test_bearer.py", SERVICE],
-    "authz/core/path.py": ["tests/core/test_grant.py"],
-    "authz/core/plain.py": ["tests/core/test_path.py", SERVICE],
+    "authz/core/path.py": [GRAMMARS, "tests/core/test_grant.py"],
+    "authz/core/plain.py": [GRAMMARS, "tests/core/test_path.py", SERVICE],
     "authz/core/public.py": [SMALL, SERVICE],
     "authz/core/quota.py": ["tests/core/test_window_edge.py"],
     "authz/core/reasons.py": ["tests/wire/test_response.py"],
