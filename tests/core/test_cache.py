@@ -18,6 +18,13 @@ def test_what_was_not_used_for_longest_is_forgotten() -> None:
     assert (cache.peek("a"), cache.peek("c"), len(cache), cache.hits, cache.misses) == (1, 3, 2, 1, 1)
 
 
+def test_no_entry_takes_more_than_a_sixteenth() -> None:
+    cache: Bounded[str, int] = Bounded(10, 160)
+    cache.put("a", 1, 10)
+    cache.put("b", 2, 11)
+    assert (cache.peek("a"), cache.peek("b")) == (1, None)
+
+
 def test_bytes_are_bounded_too() -> None:
     cache: Bounded[int, int] = Bounded(1_000, 100 * LARGEST_SHARE)
     for number in range(50):

@@ -71,6 +71,14 @@ def test_what_envoy_does_not_write_is_refused(header: str) -> None:
     assert refused.value.reason is Reason.REQUEST_MALFORMED
 
 
+def test_bounds_are_where_they_say() -> None:
+    assert len(forwarded.parse(",".join([f"Hash={H}"] * 16))) == 16
+    assert len(forwarded.parse(f"Hash={H}" + ";URI=a" * 64)[0].uris) == 64
+    assert forwarded.parse(f"Hash={H}" + ";DNS=a" * 32 + ";By=a" * 32)
+    with pytest.raises(Refused):
+        forwarded.parse(f"Hash={H}" + ";DNS=a" * 32 + ";By=a" * 33)
+
+
 def test_a_san_can_forge_an_element_and_that_is_seen_in_their_number() -> None:
     """Measured with Envoy 1.39.3: URI SANs are written bare, so this certificate makes two elements."""
     assert len(forwarded.parse(f"Hash={H};URI=spiffe://a/b,Hash={'cd' * 32}")) == 2

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.algorithms import OKPAlgorithm
 from partner import NOW_US, claims
 
-from authz.core import bearer, forwarded
+from authz.core import bearer, forwarded, search
 from authz.core.jwks import read_keys
 from authz.core.path import TARGET_MAX_CHARACTERS, split_target
 from authz.core.plain import require_plain
@@ -58,6 +58,10 @@ def is_bound(text: str) -> bool:
     return verify(cnf={"x5t#S256": text}).confirmation is not Confirmation.UNSUPPORTED
 
 
+def form(text: str) -> object:
+    return search.parse_form(text.encode())
+
+
 def method(text: str) -> None:
     asked = Request(
         method=text, target="/", host="", request_id="", address="", authorization=None, forwarded=None,
@@ -92,6 +96,17 @@ PLACES: list[tuple[str, Callable[[str], object], str, str]] = [
     ("patient", lambda text: verify(patient=text), "{}", ALNUM + "-"),
     ("within a patient", lambda text: verify(patient=text), "a{}a", ALNUM + ".-"),
     ("patient of a reference", lambda text: verify(patient=text), "Patient/{}", ALNUM + "-"),
+    ("form", form, "a={}", without(VISIBLE, "%")),
+    ("first digit in a form", form, "a=%{}e", "234567"),
+    ("second digit in a form", form, "a=%2{}", HEX),
+    (
+        "end of a form's digits",
+        form,
+        "a=%7{}",
+        without(HEX, "fF"),
+    ),
+    ("name of a parameter", search.parse, "{}=a", ALNUM + "_-"),
+    ("within a name", search.parse, "a{}a=b", ALNUM + "_-:.&="),
     ("name of XFCC", forwarded.parse, "{}y=a", "bB"),
     ("bare value of XFCC", forwarded.parse, "By={}", without(VISIBLE, '",;\\') + " "),
     ("quoted value of XFCC", forwarded.parse, 'By="{}"', without(VISIBLE, '";\\') + " "),

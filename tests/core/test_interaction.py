@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from authz.core import interaction, search
+from authz.core.control_parameters import SERVERS
 from authz.core.interaction import Interaction, Kind, Need, classify, reached
 from authz.model import Reason, Refused
+from authz.policy.fhir_r4 import RESOURCE_TYPES
 
 
 def ask(method: str, path: str, *, conditional: bool = False) -> Interaction:
@@ -164,3 +166,16 @@ def test_what_a_search_reaches_besides_its_type(query: str, needs: str) -> None:
     expected = tuple(Need(*need.split(".")) for need in needs.split())
     asked = ask("GET", f"Observation?{query}")
     assert reached(asked, search.parse(query)) == expected
+
+
+@pytest.mark.parametrize("query", ["_type=Patient&_getpages=u", "_getpages=u&_type=Patient", "_getpages=u"])
+def test_page_of_a_system_search_may_hold_any_type(query: str) -> None:
+    parameters = search.parse(query, SERVERS["hapi"])
+    assert classify("GET", (), parameters).needs == (Need("*", "s"),)
+
+
+def test_types_of_a_system_search_are_bounded() -> None:
+    types = sorted(RESOURCE_TYPES)
+    assert len(ask("GET", "?_type=" + ",".join(types[:32])).needs) == 32
+    with pytest.raises(Refused):
+        ask("GET", "?_type=" + ",".join(types[:33]))

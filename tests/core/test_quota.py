@@ -69,6 +69,15 @@ def test_all_or_nothing_over_limits() -> None:
     assert outcome.levels[0].remaining == 18
 
 
+def test_limit_that_is_not_exceeded_binds_nobody() -> None:
+    many = calendar_limit(name="daily", requests=100, calendar=Calendar.DAY)
+    for limits in ((NGINX, many), (many, NGINX)):
+        _, state = run(limits, [NOW_US] * 21)
+        outcome, _ = spend(state, limits, NOW_US)
+        assert isinstance(outcome, Exceeded)
+        assert (outcome.binding, outcome.wait_us) == ("steady", 100_000)
+
+
 def test_edit_of_one_limit_leaves_the_others() -> None:
     _, state = run((NGINX, DAILY), [NOW_US] * 3)
     wider = rate_limit(name="other", requests=5, per_us=SECOND)

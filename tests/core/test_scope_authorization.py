@@ -378,6 +378,23 @@ CHALLENGES = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("line", "needed"),
+    [
+        ("GET /fhir/Observation/1", "user/Observation.read"),
+        ("GET /fhir/Observation?code=x", "user/Observation.read"),
+        ("POST /fhir/Observation", "user/Observation.write"),
+        ("PUT /fhir/Observation/1", "user/Observation.write"),
+        ("DELETE /fhir/Observation/1", "user/Observation.write"),
+    ],
+)
+def test_challenge_speaks_the_version_of_the_token(line: str, needed: str) -> None:
+    for scope, expected in (("user/Patient.*", needed), ("user/Patient.cruds", needed.partition(".")[0])):
+        with pytest.raises(Refused) as refused:
+            decide(line, scope, patient=None)
+        assert refused.value.needed[0].startswith(expected)
+
+
 @pytest.mark.parametrize(("line", "token", "policy", "patient", "expected"), CHALLENGES)
 def test_challenge_asks_for_what_would_do_and_can_be_had(
     line: str, token: list[str], policy: list[str] | None, patient: str | None, expected: list[str]

@@ -117,6 +117,8 @@ def test_parameters_are_read_in_order_and_empty_pairs_count_for_nothing() -> Non
     assert parameters.is_complete
     assert not parameters.is_ambiguous
     assert not search.parse("&&")
+    assert [item.value for item in search.parse("a=4+5&b=6").items] == ["4 5", "6"]
+    assert [item.value for item in search.parse("a=%34&b=6").items] == ["4", "6"]
     assert search.parse("") == search.NONE
 
 
@@ -129,6 +131,8 @@ def test_parameters_are_read_in_order_and_empty_pairs_count_for_nothing() -> Non
         ("_format=application/fhir+json;fhirVersion=4.0", False),
         ("_format=application/fhir%2Bjson;fhirVersion=4.0&code=x;y", True),
         ("_format=json;patient=124", True),
+        ("_format=json;fhirVersion=4.0;patient=124", True),
+        ("x_format=json;fhirVersion=4.0", True),
         ("code=a%3Bb", False),
     ],
 )
@@ -172,6 +176,8 @@ def test_ordinary_form_is_read() -> None:
         ("identifier=http://x|1", [("identifier", "http://x|1")], False),
         ("?identifier=1&status=active", [("identifier", "1"), ("status", "active")], False),
         (" identifier=1,2", [("identifier", "1,2")], False),
+        ("identifier=1,=2", [("identifier", "1,=2")], True),
+        ("identifier=1&status=a,b&code=c", [("identifier", "1"), ("status", "a,b"), ("code", "c")], False),
         ("identifier=1,_has:Observation:patient:code=2", [("identifier", "1,_has:Observation:patient:code=2")], True),
     ],
 )

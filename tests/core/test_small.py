@@ -57,7 +57,8 @@ def test_where_nobody_may_shadow_no_quota_does() -> None:
 
 
 def test_clients_are_found_by_fingerprint() -> None:
-    policies = index([entry("first"), entry("second")], 1)
+    policies = index([entry("first"), entry("second")], 7)
+    assert policies.generation == 7
     assert {key: one.client.id for key, one in policies.by_fingerprint.items()} == {FIRST: "first", SECOND: "second"}
     assert policies.by_token == {}
 

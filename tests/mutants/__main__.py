@@ -27,6 +27,7 @@ SEED: Final = "clientpolicy"
 # A module's tests are those of its name and the service's; these have others.
 SERVICE: Final = "tests/test_service.py"
 SMALL: Final = "tests/core/test_small.py"
+SCOPES: Final = "tests/core/test_scope_authorization.py"
 GRAMMARS: Final = "tests/core/test_grammars.py"
 DOCUMENT: Final = "tests/policy/test_document.py"
 OTHER_TESTS: Final = {
@@ -34,12 +35,12 @@ OTHER_TESTS: Final = {
     "authz/core/bearer.py": [GRAMMARS, SERVICE],
     "authz/core/brakes.py": [SERVICE],
     "authz/core/certificate.py": [SERVICE],
-    "authz/core/compartment.py": ["tests/core/test_grant.py", SERVICE],
-    "authz/core/control_parameters.py": ["tests/core/test_grant.py", "tests/core/test_search.py", SERVICE],
+    "authz/core/compartment.py": [SCOPES, "tests/core/test_grant.py"],
+    "authz/core/control_parameters.py": [],
     "authz/core/decide.py": [SMALL, SERVICE, "tests/wire/test_response.py"],
     "authz/core/forwarded.py": [GRAMMARS, "tests/core/test_certificate.py"],
-    "authz/core/grant.py": [SERVICE],
-    "authz/core/interaction.py": ["tests/core/test_grant.py", SERVICE],
+    "authz/core/grant.py": [SCOPES, SERVICE],
+    "authz/core/interaction.py": [SCOPES, "tests/core/test_grant.py"],
     "authz/core/jwks.py": ["tests/core/test_bearer.py", SERVICE],
     "authz/core/path.py": [GRAMMARS, "tests/core/test_grant.py"],
     "authz/core/plain.py": [GRAMMARS, "tests/core/test_path.py", SERVICE],
@@ -47,7 +48,7 @@ OTHER_TESTS: Final = {
     "authz/core/quota.py": ["tests/core/test_window_edge.py"],
     "authz/core/reasons.py": ["tests/wire/test_response.py"],
     "authz/core/roster.py": [SMALL, SERVICE],
-    "authz/core/search.py": ["tests/core/test_interaction.py", "tests/core/test_grant.py"],
+    "authz/core/search.py": [GRAMMARS, SCOPES, "tests/core/test_interaction.py", "tests/core/test_grant.py"],
     "authz/policy/__init__.py": ["tests/policy/test_parse.py", DOCUMENT],
     "authz/policy/claims.py": [DOCUMENT],
     "authz/policy/crd.py": [DOCUMENT],

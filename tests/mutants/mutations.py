@@ -74,11 +74,14 @@ class _Finder(cst.CSTVisitor):
         self._module, self._spans, self._source = module, spans, source
         self._names: list[str] = []
         self._functions = 0
+        self._beside: set[int] = set()
         self._annotations = 0
 
     def on_visit(self, node: cst.CSTNode) -> bool:
         if self._is_beside_the_point(node):
             return False
+        if isinstance(node, cst.Call) and _is_zip(node):  # what it says of lengths is for us; no test can reach it
+            self._beside |= {id(argument) for argument in node.args if argument.keyword is not None}
         if isinstance(node, cst.FunctionDef | cst.ClassDef):
             self._names.append(node.name.value)
             self._functions += isinstance(node, cst.FunctionDef)
@@ -101,6 +104,8 @@ class _Finder(cst.CSTVisitor):
         match node:
             case cst.Import() | cst.ImportFrom() | cst.Decorator():
                 return True
+            case cst.Arg(keyword=cst.Name(value="strict")):
+                return id(node) in self._beside
             case cst.Annotation():  # pydantic reads those of a class's fields; nobody reads the others
                 return not self._names or self._functions > 0
             case cst.Expr(value=cst.SimpleString()):  # a docstring
@@ -198,6 +203,10 @@ def _other_method(node: cst.Call) -> Iterator[cst.CSTNode]:
         yield node.with_deep_changes(name, value=_METHODS[name.value])
 
 
+def _is_zip(node: cst.Call) -> bool:
+    return isinstance(node.func, cst.Name) and node.func.value == "zip"
+
+
 def _argument(node: cst.Call) -> Iterator[cst.CSTNode]:
     """Yield the call with None for an argument, and without the last or a named one; without another none works."""
     if isinstance(node.func, cst.Name) and node.func.value in {"isinstance", "len"}:
@@ -205,6 +214,8 @@ def _argument(node: cst.Call) -> Iterator[cst.CSTNode]:
     for changed in operator_arg_removal(node):
         kept = {id(argument) for argument in changed.args}
         gone = [argument for argument in node.args if id(argument) not in kept]
+        if _is_zip(node) and gone[0].keyword is not None:
+            continue
         if len(changed.args) == len(node.args) or gone[0].keyword is not None or gone[0] is node.args[-1]:
             yield changed
 

@@ -17,6 +17,7 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _MEMBER = re.compile(r"(\\x[0-9A-Fa-f]{2}|\\.|[^\\])(?:-(\\x[0-9A-Fa-f]{2}|\\.|[^\\]))?", re.DOTALL)
+_CHARACTERS = "".join(map(chr, range(0x250)))
 _CLASSES = dict(zip(r"dDsSwWbB", r"DdSsWwBb", strict=True))
 _OPPOSITE = {"(?=": "(?!", "(?!": "(?=", "(?<=": "(?<!", "(?<!": "(?<="}
 
@@ -65,6 +66,18 @@ def _counts(text: str) -> Iterator[str]:
 
 
 def _sets(text: str) -> Iterator[str]:
+    yield from (changed for changed in _changed_sets(text) if _members(changed) != _members(text))
+
+
+def _members(text: str) -> str:
+    """Return the characters that a set takes, as far as sets of ours go; all of it where Python cannot read it."""
+    try:
+        return "".join(re.findall(text, _CHARACTERS))
+    except re.error:
+        return text
+
+
+def _changed_sets(text: str) -> Iterator[str]:
     negated = text.startswith("[^")
     yield ("[" if negated else "[^") + text[1 + negated :]
     body, start = text[1 + negated : -1], 1 + negated

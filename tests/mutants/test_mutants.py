@@ -36,6 +36,25 @@ def test_pattern_is_changed_by_one_decision(pattern: str, among: set[str]) -> No
     assert pattern not in found
 
 
+def test_set_is_changed_in_what_it_takes() -> None:
+    assert mutants("[a-y.z]") == [
+        r"[^a-y.z]",
+        "[.z]",
+        r"[\x60-\x79.z]",
+        r"[\x62-\x79.z]",
+        r"[\x61-\x78.z]",
+        "[a-yz]",
+        "[a-y.]",
+    ]
+
+
+def test_lengths_that_are_equal_anyway_are_left_alone(tmp_path: Path) -> None:
+    assert made(tmp_path, "def f(a, b):\n    return zip(a, b, strict=True)\n") == {
+        ("f", "return zip(None, b, strict=True)"),
+        ("f", "return zip(a, None, strict=True)"),
+    }
+
+
 def test_piece_of_a_pattern_is_changed_as_far_as_it_is_one() -> None:
     assert mutants("a|b)c|d") == []
     assert mutants("(?:a|b") == []
@@ -114,13 +133,8 @@ def test_sample_is_the_same_for_the_same_code() -> None:
     assert [one for one in fewer if one in chosen] == [one for one in chosen if one.name != gone.name]
 
 
-def _survivors(module: str, tests: list[str], mutants: list[Mutant]) -> list[Mutant]:
-    return trial.survivors(ROOT, module, tests, mutants)
-
-
-def test_only_what_a_test_notices_falls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_only_what_a_test_notices_falls(tmp_path: Path) -> None:
     module, line = "authz/core/thumbprint.py", '.rstrip(b"=").decode()'
-    monkeypatch.setattr(trial, "LIMIT_S", 3)
     noticed = mutant(module, line, ".decode()")
     broken = mutant(module, "import json", "import no_such_module")
     endless = mutant(module, "import json", "import json\nwhile True: pass")
@@ -129,12 +143,12 @@ def test_only_what_a_test_notices_falls(monkeypatch: pytest.MonkeyPatch, tmp_pat
     test.write_text(
         "from authz.core.thumbprint import of_jwk\n\ndef test_it():\n    assert len(of_jwk({'kty': 'OKP', 'crv': 'x', 'x': 'y'})) == 43\n"
     )
-    with get_context("fork").Pool(1) as pool:
-        found = pool.apply(_survivors, (module, [str(test)], [noticed, broken, endless, silent]))
-        assert found == [silent]
+    with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        tried = [noticed, broken, endless, silent]
+        assert pool.apply(trial.survivors, (ROOT, module, [str(test)], tried, 3)) == [silent]
         test.write_text("def test_it():\n    assert False\n")
         with pytest.raises(RuntimeError, match="fail without a mutant"):
-            pool.apply(_survivors, (module, [str(test)], [silent]))
+            pool.apply(trial.survivors, (ROOT, module, [str(test)], [silent]))
 
 
 def test_explanations_are_whole_and_of_something_that_is_there() -> None:

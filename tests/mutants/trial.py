@@ -30,7 +30,7 @@ _Told = TypeVar("_Told")
 _Order = dict[str, tuple[int, float]]  # of a test: how often it has failed, negative, and how long it takes
 _generate = rsa.generate_private_key
 _ROOTS: Final = ("authz", "clientpolicy_operator")
-LIMIT_S = 10  # of CPU, beside five times what the tests take without a mutant; a busy machine ends nothing
+LEAST_S: Final = 10  # of CPU, beside five times what the tests take without a mutant; a busy machine ends nothing
 _WAITS_S: Final = 600  # of the clock: for a mutant that waits for what never comes
 
 # The same examples each time, none remembered, and no search for a smaller one: what fails is enough.
@@ -39,12 +39,14 @@ settings.register_profile(
 )
 
 
-def survivors(root: Path, module: str, tests: list[str], mutants: list[Mutant]) -> list[Mutant]:
+def survivors(root: Path, module: str, tests: list[str], mutants: list[Mutant], least_s: int = LEAST_S) -> list[Mutant]:
     """Return the mutants that no test of the module's notices; what it loads stays loaded, so a process is for one module.
 
     Raises:
-        RuntimeError: the tests fail without a mutant.
+        RuntimeError: the tests fail without a mutant, or the module is loaded, so that no mutant would be.
     """
+    if _dotted(module) in sys.modules:
+        raise RuntimeError(f"{module} is loaded already")
     durations, loaded, keys = _in_fork(lambda: _first_run(tests))
     _load_others(root, module, loaded)
     rsa.generate_private_key = _Keys(keys)
@@ -53,7 +55,7 @@ def survivors(root: Path, module: str, tests: list[str], mutants: list[Mutant]) 
     unchanged = Mutant(module=module, function="", before="", after="", source=(root / module).read_text())
     if not tests or not _passes(root, unchanged, tests, order, _WAITS_S):
         raise RuntimeError(f"the tests of {module} fail without a mutant, or there are none: {' '.join(tests)}")
-    limit_s = LIMIT_S + 5 * int(_children_s() - before_s)
+    limit_s = least_s + 5 * int(_children_s() - before_s)
     return [mutant for mutant in mutants if _passes(root, mutant, tests, order, limit_s)]
 
 

@@ -78,6 +78,18 @@ def test_characters_in_each_place(kind: str, frame: str, expected: str) -> None:
     assert taken(frame, lambda text: takes(kind, text)) == set(expected)
 
 
+@pytest.mark.parametrize(
+    ("kind", "length"),
+    [
+        ("EntryName", 63), ("ObjectName", 253), ("DnsName", 253), ("Email", 254), ("PrintableName", 64), ("ClientId", 256),
+        ("RoutePath", 1024), ("SanUri", 2048),
+    ],
+)  # fmt: skip
+def test_what_is_too_long_is_told_its_length(kind: str, length: int) -> None:
+    with pytest.raises(ValidationError, match=f"at most {length} characters"):
+        adapter(kind).validate_python("a" * (length + 1))
+
+
 def test_name_to_print_holds_nothing_that_cannot_be_seen() -> None:
     seen = taken("a{}a", lambda text: takes("PrintableName", text))
     controls = {chr(code) for code in (*range(0x20), *range(0x7F, 0xA0))}

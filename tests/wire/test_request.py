@@ -156,6 +156,16 @@ FORMS: dict[str, tuple[dict[str, Any], bytes | None]] = {
     "two lengths": ({"body": "patient=1", "content-length": "9,9"}, None),
     "JSON": ({"body": "{}", "content-type": "application/fhir+json"}, None),
     "multipart": ({"body": "a=b", "content-type": "multipart/form-data; boundary=x"}, None),
+    "with charset close by": (
+        {"body": "a=b", "content-type": "application/x-www-form-urlencoded;charset=utf-8"},
+        b"a=b",
+    ),
+    "with charset far": (
+        {"body": "a=b", "content-type": "Application/X-WWW-Form-Urlencoded \t;  charset=utf-8"},
+        b"a=b",
+    ),
+    "type that goes on": ({"body": "a=b", "content-type": "application/x-www-form-urlencodedx;charset=utf-8"}, None),
+    "type with more": ({"body": "a=b", "content-type": "application/x-www-form-urlencoded; charset=utf-8; x=y"}, None),
     "two types": ({"body": "a=b", "content-type": "application/x-www-form-urlencoded,text/plain"}, None),
     "other charset": ({"body": "a=b", "content-type": "application/x-www-form-urlencoded; charset=latin1"}, None),
     "no type": ({"body": "a=b", "content-type": None}, None),
