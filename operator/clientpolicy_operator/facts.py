@@ -31,6 +31,8 @@ class Trouble(Enum):
     OUTSIDE_VALIDITY = "OutsideValidity"
     ISSUER_NOT_READY = "IssuerNotReady"
     REFUSED = "Refused"
+    TOO_MANY = "TooManyCertificates"
+    OVERWRITTEN = "Overwritten"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,10 +59,11 @@ class Held:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blocked:
-    """The Secret is somebody else's, or cannot be read or written."""
+    """Why there is no other certificate, such as a Secret that is somebody else's or cannot be written."""
 
     trouble: Trouble
     message: str
+    until: datetime | None = None  # then it is over by itself
 
 
 Secret = Held | Blocked | None

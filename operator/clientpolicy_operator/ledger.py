@@ -16,7 +16,7 @@ from clientpolicy_operator.facts import Entry
 
 SHARDS: Final = 64
 BYTES_MAX: Final = 900_000  # of a shard's data; an object holds 1 MiB
-KEPT_MIN: Final = 6  # the current one, four that may be told of as previous, and one on its way
+KEPT: Final = (34, 6)  # of each policy where a shard is full: what a status may tell of and one on its way; then fewer
 ENTRIES_MAX: Final = 64  # of one policy; it renews some dozen times a year
 KEPT_AFTER_END: Final = timedelta(days=1)  # a CRL lists a certificate a little past its end (RFC 5280 section 3.3)
 REVISION_MAX: Final = 2**31 - 1
@@ -116,10 +116,10 @@ def fit(
         if size <= BYTES_MAX:
             break
         size -= len(uid) + len(texts.pop(uid))
-    for uid in sorted(texts, key=lambda uid: -len(texts[uid])):
+    for kept, uid in [(kept, uid) for kept in KEPT for uid in sorted(texts, key=lambda uid: -len(texts[uid]))]:
         if size <= BYTES_MAX:
             break
-        short = encode(sorted(rows[uid], key=lambda one: one.revision)[-KEPT_MIN:])
+        short = encode(sorted(rows[uid], key=lambda one: one.revision)[-kept:])
         size -= len(texts[uid]) - len(short)
         texts[uid] = short
     return texts

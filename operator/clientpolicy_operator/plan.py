@@ -15,6 +15,7 @@ from clientpolicy_operator import status, told
 from clientpolicy_operator.conditions import Standing
 from clientpolicy_operator.facts import Blocked, Delegated, Document, Entry, Held, Observed, Subject, Trouble
 from clientpolicy_operator.issue import request_digest
+from clientpolicy_operator.restraint import restraint
 from clientpolicy_operator.timing import PATIENCE, reissue_time, renewal_time, retry_time, window
 
 
@@ -97,7 +98,7 @@ def _issue(subject: Subject, policy: ClientPolicy, observed: Observed, now: date
         fits = why_issue(subject, policy, replace(observed, secret=mine), now) is None
         if fits:  # to write it failed the last time
             return Plan((Store(revision=mine.revision),), now)
-    blocked = _hindrance(subject, policy, observed, now)
+    blocked = _hindrance(subject, policy, observed, now) or restraint(reason, policy, observed, now)
     if blocked is not None:
         return _report(subject, observed, Standing(reason=reason, blocked=blocked), now)
     if latest is not None and (until := _others_turn(latest, held, observed.status, now)) is not None:

@@ -30,6 +30,7 @@ from clientpolicy_operator.plan import Action, Delegate, Discard, Dress, Plan, R
 from clientpolicy_operator.roster import Roster
 from clientpolicy_operator.secret import body, dress, held
 from clientpolicy_operator.settings import Settings
+from clientpolicy_operator.status import with_fewer_earlier
 from clientpolicy_operator.tell import Events
 from clientpolicy_operator.territory import Territory
 from clientpolicy_operator.trust import Trust
@@ -37,6 +38,7 @@ from clientpolicy_operator.trust import Trust
 logger = logging.getLogger(__name__)
 
 ROUNDS_MAX: Final = 12
+PREVIOUS_BEFORE: Final = 4  # earlier certificates that a status of the CRD before this one held
 OTHERS_LOOK: Final = timedelta(minutes=1)  # until it is asked again whether a namespace is another operator's
 _NAMES: Final[dict[type[Action], str]] = {
     Record: "the Secret", Store: "the Secret", Dress: "the Secret", Discard: "the Secret", Delegate: "the Certificate",
@@ -233,17 +235,27 @@ class Reconciler:
                     await self._api.delete(self._secret_path(subject, policy), uid=uid)
 
     async def _report(self, view: _View, status: Document) -> None:
+        try:
+            found = await self._tell(view, status)
+        except Refused:
+            shorter = with_fewer_earlier(status, PREVIOUS_BEFORE)
+            if shorter == status:
+                raise
+            status = shorter
+            found = await self._tell(view, status)
+        self._roster.note(found)
+        self._events.post(view.subject, view.status, status)
+
+    async def _tell(self, view: _View, status: Document) -> Document:
         subject = view.subject
         path = policies_path(subject.namespace, subject.name, "status")
         changes = merge_patch(view.status, status)
         try:
-            found = await self._api.patch(
+            return await self._api.patch(
                 path, {"metadata": {"resourceVersion": view.version, "uid": subject.uid}, "status": changes}
             )
         except NotFound:  # deleted just now
             raise Conflict(path) from None
-        self._roster.note(found)
-        self._events.post(subject, view.status, status)
 
     async def _record(self, view: _View, policy: ClientPolicy, observed: Observed, action: Record) -> None:
         authority, signer = self._trust.authority, observed.signer

@@ -26,8 +26,9 @@ from clientpolicy_operator.told import (
     when_of,
 )
 
-PREVIOUS_MAX: Final = 4
+PREVIOUS_MAX: Final = 32
 ATTEMPTS_MAX: Final = 2**31 - 1  # what the CRD's int32 holds
+_ENDED_BY_EDITS: Final = (Trouble.CSR_INVALID, Trouble.TOO_MANY)  # or with a certificate, whose end is due anyway
 LOOK_MAX: Final = timedelta(minutes=5)  # between two looks at what somebody else has to mend
 
 
@@ -55,8 +56,10 @@ def next_change(
     certificate = map_of(told.get("certificate"))
     due = [when for when in (when_of(certificate, name) for name in ("renewalTime", "notAfter")) if when is not None]
     due += [when for one in previous_of(told) if (when := when_of(one, "notAfter")) is not None]
-    if standing.blocked is not None and standing.blocked.trouble is not Trouble.CSR_INVALID:
-        due += [when for when in (_again(told, standing, now), subject.policy.spec.revocation.issued_before) if when]
+    blocked = standing.blocked
+    if blocked is not None and blocked.trouble not in _ENDED_BY_EDITS:
+        due += [blocked.until or _again(told, standing, now)]
+        due += [when for when in (subject.policy.spec.revocation.issued_before,) if when is not None]
     signer = observed.signer
     if signer is not None and certificate.get("caSha256") not in (None, signer.sha256):
         due.append(reissue_time(signer, subject.uid))
@@ -97,7 +100,7 @@ def _certificate(subject: Subject, observed: Observed, standing: Standing, now: 
         old = _current(subject, policy, observed, leaf, old)
     if str(old.get("sha256", "")) in stolen_with_their_key(policy, observed.entries):
         old = {name: value for name, value in old.items() if name in ("secretName", "revision")}
-    previous = _previous(policy, observed, str(old.get("sha256", "")), now)
+    previous = earlier(policy, observed, str(old.get("sha256", "")), now)[:PREVIOUS_MAX]
     old.pop("previous", None)
     return {**old, **({"previous": previous} if previous else {}), **{k: v for k, v in attempts.items() if v}}
 
@@ -143,8 +146,8 @@ def _current(
     return {name: value for name, value in told.items() if value is not None}
 
 
-def _previous(policy: ClientPolicy, observed: Observed, current: str, now: datetime) -> list[dict[str, object]]:
-    """Return earlier certificates that still count: what was current joins them once another one is."""
+def earlier(policy: ClientPolicy, observed: Observed, current: str, now: datetime) -> list[dict[str, object]]:
+    """Return earlier certificates that still count, the youngest first: what was current joins once another one is."""
     old, stolen = observed.status, stolen_with_their_key(policy, observed.entries)
     was = map_of(old.get("certificate"))
     fields = ("sha256", "serialNumber", "notBefore", "notAfter", "revision", "caSha256")
@@ -155,7 +158,15 @@ def _previous(policy: ClientPolicy, observed: Observed, current: str, now: datet
         if sha256 in ("", current, *stolen) or end is None or end <= now or is_revoked(policy, sha256, begin):
             continue
         kept.setdefault(sha256, row)
-    return list(kept.values())[:PREVIOUS_MAX]
+    return list(kept.values())
+
+
+def with_fewer_earlier(told: Document, most: int) -> Document:
+    """Return the status with that many earlier certificates at most, the youngest."""
+    listed = previous_of(told)
+    if len(listed) <= most:
+        return told
+    return {**told, "certificate": {**map_of(told.get("certificate")), "previous": listed[:most]}}
 
 
 def _quotas(subject: Subject) -> list[dict[str, object]]:

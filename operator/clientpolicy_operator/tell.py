@@ -27,6 +27,11 @@ def transitions(before: Document, after: Document) -> Iterator[tuple[str, str, s
     if current_sha256(after) not in known:
         end = map_of(after.get("certificate")).get("notAfter")
         yield "Normal", "Issued", f"certificate {current_revision(after)}, valid until {end}"
+    held_back, before_it = condition_of(after, "Issuing"), condition_of(before, "Issuing")
+    holds = condition_of(after, "CertificateReady").get("status") == "True"  # else that condition says why
+    is_new = any(held_back.get(part) != before_it.get(part) for part in ("status", "reason"))
+    if holds and held_back.get("status") == "True" and is_new:
+        yield "Warning", str(held_back.get("reason", "Issuing")), str(held_back.get("message", ""))
     for name in ("Accepted", "CertificateReady", "Ready"):
         was, now = condition_of(before, name), condition_of(after, name)
         is_warning = now.get("status") == "False" or now.get("reason") == _WITH_WARNINGS

@@ -11,7 +11,7 @@ from clientpolicy_operator.authority import BACKDATED
 from clientpolicy_operator.facts import Leaf, Signer
 
 RENEW_LEFT_PERCENT: Final = 33
-RENEW_LEFT_MAX_PERCENT: Final = 75  # four renewals in a life: the status keeps four certificates besides the current
+RENEW_LEFT_MAX_PERCENT: Final = 75  # four renewals in a life, far fewer than the status holds besides the current
 SPREAD: Final = 0.05  # of its life a certificate is renewed earlier, at most: an hour's issues stay an hour's renewals
 BACKOFF_FIRST: Final = timedelta(seconds=5)
 BACKOFF_MAX: Final = timedelta(hours=1)

@@ -13,8 +13,8 @@ from clientpolicy_operator.facts import Entry
 from clientpolicy_operator.ledger import (
     BYTES_MAX,
     ENTRIES_MAX,
+    KEPT,
     KEPT_AFTER_END,
-    KEPT_MIN,
     SHARDS,
     add,
     decode,
@@ -166,10 +166,11 @@ def test_full_shard_loses_what_is_gone_first_and_of_the_others_all_but_the_newes
     data = fit(rows, lambda: live, START)
     assert sum(len(uid) + len(text) for uid, text in data.items()) <= BYTES_MAX
     assert live <= data.keys()
-    assert all(decode(text)[-1].revision == 64 and len(decode(text)) >= KEPT_MIN for text in data.values())
+    assert all(decode(text)[-1].revision == 64 and len(decode(text)) >= KEPT[-1] for text in data.values())
     assert {len(decode(data[uid])) for uid in live} == {64}, "there was room for them once the others had gone"
     crowded = fit({f"live-{number}": many for number in range(200)}, lambda: None, START)
     assert len(crowded) == 200, "nothing that may be there is lost whole"
+    assert {len(decode(text)) for text in crowded.values()} == set(KEPT), "few lose more than a status may tell of"
 
 
 def test_shard_with_room_loses_nothing() -> None:

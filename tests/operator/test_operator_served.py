@@ -284,6 +284,22 @@ def test_deleted_or_mangled_secret_is_put_right_and_labels_need_no_signing(tenan
     until("whole again", lambda: files(tenant.secret())["tls.key"])
 
 
+def test_secret_that_is_overwritten_and_edits_lock_nobody_out(tenant: Tenant, operator: OperatorProcess) -> None:
+    """Each certificate that a partner may have fetched counts until its end; who overwrites has to wait."""
+    tenant.apply(identity={"commonName": "one"})
+    fetched = [tenant.ready()["sha256"]]
+    for number in range(5):
+        tenant.apply(identity={"commonName": f"name-{number}"})
+        fetched.append(tenant.ready()["sha256"])
+    assert len(set(fetched)) == 6
+    tenant.plane.must("DELETE", f"/api/v1/namespaces/{tenant.namespace}/secrets/app-tls")
+    until("told", lambda: tenant.condition("CertificateReady") == ("False", "Overwritten"))
+    until("Warning", lambda: "Overwritten" in tenant.events())
+    told = tenant.certificate()
+    assert {told["sha256"], *(one["sha256"] for one in told["previous"])} == set(fetched)
+    assert operator.is_ready
+
+
 def test_emptied_status_is_told_again_without_signing(tenant: Tenant, operator: OperatorProcess) -> None:
     made = tenant.apply()
     before = tenant.ready()
@@ -295,7 +311,8 @@ def test_emptied_status_is_told_again_without_signing(tenant: Tenant, operator: 
 
 def test_metrics_of_the_handbook_are_exposed_by_these_names(operator: OperatorProcess) -> None:
     page = (ROOT / "docs" / "operations.md").read_text()
-    named = set(re.findall(r"`(clientpolicy_[a-z_]+)", page)) - {"clientpolicy_policies_age_seconds"}  # authz's
+    of_authz = {"clientpolicy_policies_age_seconds", "clientpolicy_configuration_cautions"}
+    named = set(re.findall(r"`(clientpolicy_[a-z_]+)", page)) - of_authz
     exposed = set(re.findall(r"^(clientpolicy_\w+)", operator.get("/metrics")[1], re.MULTILINE))
     source = (ROOT / "operator" / "clientpolicy_operator" / "readings.py").read_text()
     exposed |= {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ from clientpolicy_operator.status import PREVIOUS_MAX, next_change, report
 from clientpolicy_operator.told import condition_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from one_policy import START, World, settle, signer, subject
+from one_policy import START, World, operator, settle, signer, subject
 
 from authz.edge.manifests import read_documents
 from authz.policy import FieldError
@@ -268,13 +269,115 @@ def test_to_none_lets_no_certificate_in() -> None:
     assert condition_of(world.status, "CertificateReady")["reason"] == "NotNeeded"
 
 
-def test_edits_keep_as_many_earlier_ones_as_the_crd_holds_the_youngest() -> None:
+def test_edits_lock_nobody_out_and_stop_where_the_status_is_full() -> None:
     world = world_of()
     for number in range(PREVIOUS_MAX + 3):
         edit(world, identity={"commonName": f"name-{number}"})
-    kept = [one["sha256"] for one in certificate(world)["previous"]]
-    assert kept == world.stored[-2 : -2 - PREVIOUS_MAX : -1]
+    assert fingerprints(world) == set(world.stored)
+    assert len(world.stored) == PREVIOUS_MAX + 1 == 33
     assert list(faults(world.status, SCHEMA)) == []
+    issuing = condition_of(world.status, "Issuing")
+    assert (issuing["status"], issuing["reason"]) == ("True", "RequestChanged")
+    assert str(issuing["message"]).startswith("TooManyCertificates: 33 certificates of this policy are valid")
+    assert condition_of(world.status, "CertificateReady")["status"] == "True"
+
+
+def full() -> World:
+    world = world_of()
+    for number in range(PREVIOUS_MAX):
+        edit(world, identity={"commonName": f"name-{number}"})
+    assert len(world.stored) == PREVIOUS_MAX + 1
+    return world
+
+
+def test_full_status_is_no_hindrance_to_a_renewal_and_the_oldest_goes() -> None:
+    world = full()
+    world.now += 25 * DAY
+    settle(world)
+    assert len(world.stored) == PREVIOUS_MAX + 2
+    assert [one["sha256"] for one in certificate(world)["previous"]] == world.stored[-2 : -2 - PREVIOUS_MAX : -1]
+
+
+def test_full_status_is_no_hindrance_to_a_revocation_which_makes_room() -> None:
+    world = full()
+    current = certificate(world)["sha256"]
+    last = {"identity": {"commonName": f"name-{PREVIOUS_MAX - 1}"}}
+    edit(world, **last, revocation={"fingerprints": [{"sha256": current}]})
+    assert certificate(world)["sha256"] == world.stored[-1] != current
+    assert fingerprints(world) == set(world.stored) - {current}
+
+
+def test_full_status_goes_on_once_one_has_ended() -> None:
+    world = full()
+    edit(world, identity={"commonName": "wanted"})
+    signed = len(world.stored)
+    world.now += 31 * DAY
+    settle(world)
+    assert len(world.stored) > signed
+    assert condition_of(world.status, "Issuing")["reason"] == "UpToDate"
+
+
+def test_overwriting_again_and_again_meets_growing_pauses() -> None:
+    """Whoever deletes the Secret every two seconds gets a dozen certificates in an hour, and nobody is locked out."""
+    world = world_of()
+    settle(world)
+    signed: list[float] = []
+    for second in range(0, 3600, 2):
+        world.now = START + timedelta(seconds=second)
+        world.secret = None
+        before = len(world.stored)
+        running = operator(world)
+        while next(running) is not None:
+            pass
+        signed += [second] if len(world.stored) > before else []
+    gaps = [late - early for early, late in itertools.pairwise(signed)]
+    assert gaps == [2, 2, 6, 10, 20, 40, 80, 160, 320, 640, 1280]
+    assert fingerprints(world) == set(world.stored)
+    ready = condition_of(world.status, "CertificateReady")
+    assert (ready["status"], ready["reason"]) == ("False", "Overwritten")
+    until = str(ready["message"]).rpartition(" ")[2]
+    again = plan(world.subject, world.observe(), world.now).again
+    assert again is not None
+    assert f"{again:%Y-%m-%dT%H:%M:%SZ}" <= until
+    world.now += 2 * HOUR
+    settle(world)
+    assert condition_of(world.status, "Ready")["status"] == "True"
+
+
+def test_pause_ends_by_itself_at_the_instant_that_it_tells() -> None:
+    world = world_of()
+    for _ in range(4):
+        world.secret = None
+        running = operator(world)
+        while next(running) is not None:
+            pass
+    planned = plan(world.subject, world.observe(), world.now)
+    assert planned.again == world.now + timedelta(seconds=5)
+    world.now = planned.again
+    settle(world)
+    assert world.secret is not None
+
+
+def test_clock_that_is_set_back_makes_no_pause_longer() -> None:
+    world = world_of()
+    for _ in range(4):
+        world.secret = None
+        running = operator(world)
+        while next(running) is not None:
+            pass
+    world.now -= timedelta(minutes=30)
+    again = plan(world.subject, world.observe(), world.now).again
+    assert again is not None
+    assert again <= world.now + timedelta(minutes=5)
+
+
+def test_edits_of_what_is_asked_for_meet_no_pause() -> None:
+    world = world_of()
+    for number in range(12):
+        world.subject = subject(number + 2, certificate={"source": "Issued"}, identity={"commonName": f"name-{number}"})
+        settle(world)
+    assert len(world.stored) == 13
+    assert world.now == START
 
 
 def test_earlier_one_that_is_revoked_counts_no_more_and_needs_no_other() -> None:

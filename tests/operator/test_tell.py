@@ -83,6 +83,19 @@ SEEN: dict[str, tuple[dict[str, Any], dict[str, Any], list[tuple[str, str, str]]
                                            [("Normal", "Issued", "certificate 1, valid until T")]),
     "back to one of before": (status(sha256=A, previous=(B,), revision=2), status(sha256=B, previous=(A,)), []),
     "an earlier one ended": (status(sha256=A, previous=(B, C)), status(sha256=A, previous=(B,)), []),
+    "another one is due and held back": (
+        status(("CertificateReady", "True", "Issued"), ("Issuing", "False", "UpToDate")),
+        status(("CertificateReady", "True", "Issued"), ("Issuing", "True", "RequestChanged")),
+        [("Warning", "RequestChanged", "RequestChanged.")],
+    ),
+    "still held back": (
+        status(("CertificateReady", "True", "Issued"), ("Issuing", "True", "RequestChanged")),
+        status(("CertificateReady", "True", "Issued"), ("Issuing", "True", "RequestChanged")), [],
+    ),
+    "held back, and there is none that counts": (
+        status(("CertificateReady", "False", "Overwritten")),
+        status(("CertificateReady", "False", "Overwritten"), ("Issuing", "True", "DoesNotExist")), [],
+    ),
     "another source": (status(sha256=A), {"certificate": {"fingerprints": [B]}}, []),
 }  # fmt: skip
 

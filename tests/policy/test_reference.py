@@ -191,8 +191,8 @@ def words() -> dict[str, set[str]]:
     yes = {word for call in calls(conditions, "_yes") for word in constants(call.args[0])}
     no = {word for call in calls(conditions, "_no") for word in constants(call.args[0])}
     enums = {node.name: constants(node) for node in facts.body if isinstance(node, ast.ClassDef)}
-    (why,) = [node for node in plan.body if isinstance(node, ast.FunctionDef) and node.name == "why_issue"]
-    due = {word for node in ast.walk(why) if isinstance(node, ast.Return) and node.value for word in constants(node.value)}  # fmt: skip
+    why = [node for node in plan.body if isinstance(node, ast.FunctionDef) and node.name in ("why_issue", "_fault_of_issuer")]  # fmt: skip
+    due = {word for function in why for node in ast.walk(function) if isinstance(node, ast.Return) and node.value for word in constants(node.value)}  # fmt: skip
     due |= {word for call in calls(plan, "Standing") for one in call.keywords if one.arg == "reason" for word in constants(one.value)}  # fmt: skip
     return {"True": yes | due | enums["Flaw"], "False": no | enums["Trouble"]}
 
