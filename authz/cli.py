@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -100,7 +101,13 @@ def _instant(text: str) -> int:
 GRPC_EXPERIMENTS = "-event_engine_listener"
 
 
+def _outlive_hangup() -> None:
+    """Ignore SIGHUP, which ends a process by default, and asks ours to reopen its files at most."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
 def _serve(parsed: argparse.Namespace) -> int:
+    _outlive_hangup()
     os.environ.setdefault("GRPC_EXPERIMENTS", GRPC_EXPERIMENTS)
     from authz.edge.overrides import Misconfigured  # noqa: PLC0415 each command loads what it needs, and no more
     from authz.serve import serve  # noqa: PLC0415
@@ -112,6 +119,7 @@ def _serve(parsed: argparse.Namespace) -> int:
 
 
 def _operator(parsed: argparse.Namespace) -> int:
+    _outlive_hangup()
     try:
         from authz.edge.kubernetes.connect import NoCluster  # noqa: PLC0415
         from authz.edge.overrides import Misconfigured  # noqa: PLC0415

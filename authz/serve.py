@@ -65,6 +65,7 @@ async def _serve(settings: Settings, folder: Path) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, audit.reopen)
     background: set[asyncio.Task[None]] = set()
 
     def announce() -> None:
@@ -99,6 +100,8 @@ async def _serve(settings: Settings, folder: Path) -> int:
     await authz.close()
     await ops.stop()
     audit.close()
+    loop.remove_signal_handler(signal.SIGHUP)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # else a closed loop leaves what ends a process
     if crashed:
         logger.error("background work ended", extra={"error": type(results[0]).__name__})
         return 1

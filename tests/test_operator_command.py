@@ -51,6 +51,23 @@ def test_every_mistake_is_told_at_once_with_its_key(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_sighup_ends_nothing(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and never answers
+        server = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        process = subprocess.Popen(
+            [*COMMAND], env=environment(KUBECONFIG=str(kubeconfig(tmp_path, server)), CLIENTPOLICY_LISTEN__OPS="127.0.0.1:0"),
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert process.stderr is not None
+        assert "listening" in process.stderr.readline()
+        for _ in range(20):
+            process.send_signal(signal.SIGHUP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        process.kill()
+        process.communicate()
+
+
 def test_environment_alone_configures_it_and_a_wrong_name_is_told() -> None:
     done = run(CLIENTPOLICY_CERTIFICATES__WORKERS="none", CLIENTPOLICY_NO_SUCH="1")
     assert done.returncode == 2

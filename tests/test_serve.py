@@ -110,9 +110,9 @@ class Service:
 
 
 @asynccontextmanager
-async def serving(site: Site) -> AsyncIterator[Service]:
+async def serving(site: Site, **config: Any) -> AsyncIterator[Service]:
     """Run the service until the block ends, from when it is ready."""
-    service = Service(site)
+    service = Service(site, **config)
     try:
         await service.ready()
         yield service
@@ -270,6 +270,28 @@ async def test_sigterm_drains_and_loses_no_call_in_flight(service: Service) -> N
     assert await asyncio.to_thread(service.process.wait, 30) == 0
     assert {one.status.code for one in answers} == {0}
     assert len(service.lines()) == 500
+
+
+async def test_sighup_follows_a_rotated_audit_file_and_never_kills(site: Site) -> None:
+    message = check_request(bearer=fresh_token(), forwarded=xfcc(CERTIFICATE))
+    audit, rotated = site.folder / "audit.log", []
+    async with serving(site, audit={"path": str(audit)}) as service:
+        for number in range(3):
+            await asyncio.gather(*(service.check(message) for _ in range(50)))
+            rotated.append(audit.rename(audit.with_suffix(f".{number}")))
+            for _ in range(20):
+                service.process.send_signal(signal.SIGHUP)
+            async with asyncio.timeout(20):
+                while not audit.exists():
+                    await asyncio.sleep(0.01)
+        calls = [asyncio.create_task(service.check(message)) for _ in range(50)]
+        await calls[0]
+        service.process.send_signal(signal.SIGTERM)
+        service.process.send_signal(signal.SIGHUP)
+        await asyncio.gather(*calls)
+        assert await asyncio.to_thread(service.process.wait, 30) == 0
+    lines = [line for file in (*rotated, audit) for line in file.read_text().splitlines()]
+    assert len(lines) == len(set(lines)) == 200
 
 
 async def test_before_the_first_keys_the_answer_is_an_error(site: Site) -> None:

@@ -6,6 +6,7 @@ kept. Writing happens in a thread of its own: a reader that stops reading costs 
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import time
@@ -22,9 +23,12 @@ from authz.core.reasons import ANSWERS
 from authz.core.told import granted
 from authz.model import Presented, Refused, Request
 
+logger = logging.getLogger(__name__)
+
 LINES_MAX: Final = 65_536  # at 1,000 decisions a second a minute of a reader that stands still
 LINES_MAX_BYTES: Final = 64 * 2**20  # 1 kB each; a caller can make a line of 20
 GATHER_S: Final = 0.1  # a thread woken for each line would take the interpreter from a decision each time
+LOOK_S: Final = 1.0  # for a file that was moved away, also while nothing is asked
 _TEXT_MAX: Final = 1_024
 _PARAMETERS_MAX: Final = 64
 _BATCH: Final = 1_024
@@ -108,7 +112,9 @@ class AuditLog:
     """Writes lines in order from a thread; `put` never waits."""
 
     def __init__(self, path: str) -> None:
-        self._stream: BinaryIO = sys.stdout.buffer if path == "-" else Path(path).open("ab")  # noqa: SIM115
+        self._path = None if path == "-" else Path(path)
+        self._stream: BinaryIO = sys.stdout.buffer if self._path is None else self._path.open("ab")
+        self._is_moved = False
         self._lines: deque[bytes] = deque()
         self._wake = threading.Event()
         self._closing = False
@@ -128,9 +134,29 @@ class AuditLog:
         if not self._wake.is_set():
             self._wake.set()
 
+    def reopen(self) -> None:
+        """Go on, within `LOOK_S`, in a new file where the one before was moved away."""
+        self._is_moved = True
+
+    def _reopen(self) -> None:
+        self._is_moved = False
+        if self._path is None:
+            return
+        try:
+            stream = self._path.open("ab")
+        except OSError as failed:
+            logger.warning("audit file not opened anew; the one before is written on", extra={"error": failed.strerror})
+            return
+        self._stream.close()
+        self._stream = stream
+
     def _write(self) -> None:
         while True:
-            self._wake.wait()
+            woken = self._wake.wait(LOOK_S)
+            if self._is_moved:
+                self._reopen()
+            if not woken:
+                continue
             if not self._closing:
                 time.sleep(GATHER_S)
             self._wake.clear()
@@ -152,5 +178,5 @@ class AuditLog:
         self._closing = True
         self._wake.set()
         self._thread.join(timeout_s)
-        if self._stream is not sys.stdout.buffer and not self._thread.is_alive():
+        if self._path is not None and not self._thread.is_alive():
             self._stream.close()

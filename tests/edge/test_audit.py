@@ -126,6 +126,59 @@ def test_lines_are_appended_in_order(tmp_path: Path) -> None:
     assert (log.written, log.dropped) == (3000, 0)
 
 
+def written(log: AuditLog, lines: int) -> None:
+    deadline = time.monotonic() + 20
+    while log.written < lines:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_file_that_is_moved_away_is_followed_by_another_and_no_line_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "LOOK_S", 0.01)
+    path, names = tmp_path / "audit", []
+    log = AuditLog(str(path))
+    for round_ in range(3):
+        for number in range(100):
+            log.put(b"%d" % (100 * round_ + number))
+        written(log, 100 * (round_ + 1))
+        names.append(path.rename(tmp_path / f"audit.{round_}"))
+        log.reopen()
+        while not path.exists():
+            time.sleep(0.005)
+    log.put(b"300")
+    log.close()
+    assert [len(name.read_text().splitlines()) for name in names] == [100, 100, 100]
+    assert path.read_text() == "300\n"
+    assert (log.written, log.dropped) == (301, 0)
+
+
+def test_file_that_cannot_be_opened_anew_is_written_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(audit, "LOOK_S", 0.01)
+    path = tmp_path / "folder" / "audit"
+    path.parent.mkdir()
+    log = AuditLog(str(path))
+    path.parent.rename(tmp_path / "gone")
+    log.reopen()
+    while not caplog.records:
+        time.sleep(0.005)
+    log.put(b"1")
+    log.close()
+    assert (tmp_path / "gone" / "audit").read_text() == "1\n"
+    assert "the one before is written on" in caplog.text
+
+
+def test_standard_output_is_never_opened_anew(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    log = AuditLog("-")
+    log.reopen()
+    log.put(b"1")
+    log.close()
+    assert capfdbinary.readouterr().out == b"1\n"
+
+
 @pytest.mark.parametrize(("bound", "most"), [("LINES_MAX", 100), ("LINES_MAX_BYTES", 100_000)])
 def test_reader_that_stops_costs_lines_and_never_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str, most: int
