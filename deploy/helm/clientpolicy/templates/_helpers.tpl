@@ -207,3 +207,28 @@ priorityClassName: {{ . }}
 {{- range list .Values.authz.namespaces .Values.operator.namespaces }}{{ if and . (not (has $here .)) }}{{ $named = false }}{{ end }}{{ end }}
 {{- if $named }}true{{ end }}
 {{- end }}
+
+{{/* A first policy that the values let somebody write: within the first ceiling, in a namespace that is served. */}}
+{{- define "clientpolicy.sample" -}}
+{{- $ceiling := first (append .Values.ceilings dict) -}}
+{{- $namespace := first ($ceiling.namespaces | default (list "partners")) -}}
+{{- $namespace = ternary "partners" ($namespace | replace "*" "one") (eq $namespace "*") -}}
+{{- $clientId := first ($ceiling.clientIds | default (list "my-partner")) -}}
+{{- $clientId = ternary "my-partner" ($clientId | replace "*" "one") (eq $clientId "*") -}}
+{{- $uri := "" -}}
+{{- range $ceiling.sanPrefixes | default (list "spiffe://healthtech.dev/client/") -}}
+{{- if and (contains ":" .) (not $uri) }}{{ $uri = print . $clientId }}{{ end -}}
+{{- end -}}
+{{- $scopes := list -}}
+{{- range $ceiling.scopes | default (list "patient/Patient.read" "patient/Observation.read") -}}
+{{- if regexMatch "^(patient|user|system)/" . }}{{ $scopes = append $scopes . }}{{ end -}}
+{{- end -}}
+{{- $requests := min 10 (int ($ceiling.requestsPerSecond | default 10)) -}}
+namespace: {{ first (append .Values.operator.namespaces $namespace) | quote }}
+clientId: {{ $clientId | quote }}
+mode: {{ first ($ceiling.modes | default (list "Enforce")) }}
+uri: {{ $uri | quote }}
+scopes: {{ toJson $scopes }}
+requests: {{ $requests }}
+burst: {{ mul 2 $requests }}
+{{- end }}
