@@ -155,7 +155,7 @@ class Presented(NamedTuple):
 
     fingerprint: str  # SHA-256 of the DER, lower-case hex
     facts: CertificateFacts | None
-    proofs: tuple[Windows, ...] = ()  # when each proxy behind the client is one, by its certificate and its CA's
+    proofs: tuple[Windows, ...] = ()  # when each proxy behind the client is one; none where nothing ends that
 
 
 class Standing(Enum):

@@ -110,6 +110,14 @@ def certificate(  # noqa: PLR0913 as many parts as a certificate has
     )
 
 
+def renewed(ca: Certificate, *, end: datetime) -> x509.Certificate:
+    """Return another certificate of a CA's key, that ends at another time."""
+    constraints = x509.BasicConstraints(ca=True, path_length=None)
+    name, begin = ca.parsed.subject, end - timedelta(days=30)
+    builder = x509.CertificateBuilder(name, name, ca.key.public_key(), x509.random_serial_number(), begin, end)
+    return builder.add_extension(constraints, critical=True).sign(ca.key, hashes.SHA256())
+
+
 def partner_certificate(name: str = CLIENT_ID) -> Certificate:
     return _partner_certificate(name)
 

@@ -21,7 +21,6 @@ from authz.core.forwarded import Element
 from authz.model import Presented, Reason, Refused, Windows
 
 Extension = TypeVar("Extension", bound=x509.ExtensionType)
-ALWAYS: Final[Windows] = ((-(2**63), 2**63 - 1),)
 _CALLERS: Final = frozenset({ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE})
 
 
@@ -39,7 +38,7 @@ class _Seen(NamedTuple):
 
     fingerprint: str | None
     whole: x509.Certificate | None
-    is_long: bool = False
+    is_long: bool
 
 
 def present(
@@ -73,7 +72,8 @@ def present(
         if newest.fingerprint != seen[-1].fingerprint:
             raise _malformed("source.certificate is not the one that the newest element names")
         seen[-1] = newest
-    proofs = tuple(_proof(element, one, proxies) for element, one in zip(elements[1:], seen[1:], strict=True))
+    found = [_proof(element, one, proxies) for element, one in zip(elements[1:], seen[1:], strict=True)]
+    proofs = tuple(windows for windows in found if windows is not None)
     require_proven(proofs, now_us)
     return _presented(seen[0], authorities, proofs)
 
@@ -100,7 +100,7 @@ def _whole(encoded: str) -> _Seen:
 
 
 def _of_element(element: Element) -> _Seen:
-    seen = _whole(element.cert) if element.cert is not None else _Seen(None, None)
+    seen = _whole(element.cert) if element.cert is not None else _Seen(None, None, is_long=False)
     if element.hash is None:
         return seen
     if not certificate.FINGERPRINT.fullmatch(element.hash):
@@ -111,14 +111,14 @@ def _of_element(element: Element) -> _Seen:
     return seen._replace(fingerprint=fingerprint)
 
 
-def _proof(element: Element, seen: _Seen, proxies: Proxies) -> Windows:
-    """Return when the certificate behind an element is a trusted proxy's; instants in µs, both inclusive."""
+def _proof(element: Element, seen: _Seen, proxies: Proxies) -> Windows | None:
+    """Return when the certificate behind an element is a trusted proxy's, in µs; None where it does not end."""
     if _name(element, seen) not in proxies.uris:
         raise _untrusted("an element after the client's is not named by a URI of identity.trustedProxies", seen)
     if proxies.are_verified:
-        return ALWAYS
+        return None
     if seen.fingerprint in proxies.fingerprints:
-        return (validity(seen.whole),) if seen.whole is not None else ALWAYS
+        return (validity(seen.whole),) if seen.whole is not None else None
     if seen.whole is None:
         raise _untrusted("the proxy is not of identity.proxyFingerprints, nor here whole for identity.proxyCa", seen)
     windows = tuple(_chained(seen.whole, proxies.authorities))

@@ -18,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from partner import Certificate, certificate
 
 from authz.core import hops
-from authz.core.certificate import ISSUER_MAX_CHARACTERS, PEM_MAX_CHARACTERS, epoch_us
+from authz.core.certificate import ISSUER_MAX_CHARACTERS, NAMED_MAX_CHARACTERS, PEM_MAX_CHARACTERS, epoch_us
 from authz.core.hops import Proxies
 from authz.model import Presented, Reason, Refused
 
@@ -114,6 +114,7 @@ def twice_extended(**more: Any) -> Certificate:
 MALFORMED = {
     "Hash of another certificate": partner.xfcc().replace(MINE.fingerprint, OTHER.fingerprint),
     "Hash too short": "Hash=abcd",
+    "Hash too long": f"Hash={MINE.fingerprint}0",
     "Hash empty": "Hash=",
     "not PEM": f'Hash={MINE.fingerprint};Cert="hello"',
     "Cert empty": f'Hash={MINE.fingerprint};Cert=""',
@@ -129,7 +130,10 @@ MALFORMED = {
 
 @pytest.mark.parametrize("header", MALFORMED.values(), ids=MALFORMED.keys())
 def test_unreadable_or_disagreeing_certificate_is_malformed(header: str) -> None:
-    assert reason_of_present(header) is Reason.CERTIFICATE_MALFORMED
+    with pytest.raises(Refused) as refused:
+        present(header)
+    assert refused.value.reason is Reason.CERTIFICATE_MALFORMED
+    assert refused.value.detail
 
 
 @pytest.mark.parametrize("header", [partner.xfcc(OTHER), f"Hash={OTHER.fingerprint}", 'Subject="CN=a"'])
@@ -157,6 +161,14 @@ def test_issuer_and_serial_number_are_remembered_for_the_audit_and_bounded() -> 
     assert issuer.startswith("O=Praxis Süd 99,O=")
     assert (len(issuer), serial) == (ISSUER_MAX_CHARACTERS, f"{2**159 - 1:x}")
     assert audited(x509.Name(parts[:1]), names=2_000) == ("", "5a01")  # longer than any CA issues
+
+
+def test_issuer_is_read_of_a_certificate_up_to_a_length() -> None:
+    for length, shown in ((NAMED_MAX_CHARACTERS, f"CN={partner.CLIENT_ID}"), (NAMED_MAX_CHARACTERS + 1, "")):
+        presented = present(None, MINE.encoded + "A" * (length - len(MINE.encoded)))
+        assert presented is not None
+        assert presented.facts is not None
+        assert presented.facts.issuer == shown
 
 
 def test_issuer_that_cannot_be_shown_refuses_nobody() -> None:
@@ -405,11 +417,24 @@ def test_proxy_is_one_only_while_its_certificate_and_its_ca_are_valid(proxy: Cer
 def test_proof_that_is_kept_ends_with_the_certificate() -> None:
     presented = present(behind(PROXY), count=2, proxies=proven_by(CA))
     assert presented is not None
-    end_us = epoch_us(PROXY.parsed.not_valid_after_utc)
-    hops.require_proven(presented.proofs, end_us)
-    with pytest.raises(Refused) as refused:
-        hops.require_proven(presented.proofs, end_us + 1)
-    assert refused.value.reason is Reason.PROXY_UNTRUSTED
+    start_us, end_us = epoch_us(PROXY.parsed.not_valid_before_utc), epoch_us(PROXY.parsed.not_valid_after_utc)
+    for inside_us in (start_us, end_us):
+        hops.require_proven(presented.proofs, inside_us)
+    for outside_us in (start_us - 1, end_us + 1):
+        with pytest.raises(Refused) as refused:
+            hops.require_proven(presented.proofs, outside_us)
+        assert refused.value.reason is Reason.PROXY_UNTRUSTED
+    whole = present(behind(PROXY).replace(ELEMENT, partner.xfcc()), count=2, proxies=proven_by(CA))
+    assert whole is not None
+    assert whole.facts is not None
+    assert whole.proofs == presented.proofs
+
+
+def test_ca_that_was_renewed_with_its_key_proves_by_whichever_is_valid() -> None:
+    over = replace(CA, parsed=partner.renewed(CA, end=partner.NOW - DAY))
+    for authorities in ((over, CA), (CA, over)):
+        assert present(behind(PROXY), count=2, proxies=proven_by(*authorities)) is not None
+    assert reason_of_present(behind(PROXY), count=2, proxies=proven_by(over)) is Reason.PROXY_UNTRUSTED
 
 
 def test_verified_proxy_outlives_its_certificate_as_its_connection_does() -> None:
