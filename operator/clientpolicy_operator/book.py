@@ -11,7 +11,7 @@ from typing import Any, Final
 from clientpolicy_operator import clock, ledger
 from clientpolicy_operator.api import Api, Conflict, NotFound, Refused, core_path
 from clientpolicy_operator.facts import Document, Entry
-from clientpolicy_operator.told import map_of
+from clientpolicy_operator.told import is_newer, map_of
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +44,11 @@ class _Shard:
                     "a row of the ledger cannot be read", extra={"configmap": self.name, "key": uid}
                 )
 
+    def learn(self, found: Document | None, before: Document | None) -> None:
+        """Take in an answer that was asked for when the shard was `before`; what was written since may be newer."""
+        if self.object is before or (found is not None and is_newer(_version(found), _version(self.object or {}))):
+            self.take(found)
+
     def data(self, rows: dict[str, tuple[Entry, ...]], live: Live) -> dict[str, str]:
         fitting = ledger.fit(rows, live, clock.now())
         if len(fitting) < len(rows):
@@ -62,18 +67,16 @@ class Book:
         self._namespace = namespace
         self._shards = [_Shard(f"{PREFIX}{number:02x}") for number in range(ledger.SHARDS)]
         self.live: Live = lambda: None  # UIDs of the objects that are there, if that is known
-        self.version = 0  # rises with each change that this process sees
 
     async def open(self) -> None:
         """Read all of it anew."""
-        by_name = {shard.name: shard for shard in self._shards}
+        before = [shard.object for shard in self._shards]
         found: dict[str, Document] = {}
         selector = ",".join(f"{name}={value}" for name, value in LABELS.items())
         async for page in self._api.pages(core_path(self._namespace, "configmaps"), labelSelector=selector):
             found |= {str(map_of(one.get("metadata")).get("name")): one for one in page}
-        for name, shard in by_name.items():
-            shard.take(found.get(name))
-        self.version += 1
+        for shard, old in zip(self._shards, before, strict=True):
+            shard.learn(found.get(shard.name), old)
 
     def __iter__(self) -> Iterator[tuple[str, Entry]]:
         for shard in self._shards:
@@ -106,11 +109,6 @@ class Book:
             shard.writer = asyncio.create_task(self._drain(shard))
         await done
 
-    async def reload(self, uid: str) -> None:
-        shard = self._shard(uid)
-        shard.take(await self._api.get(core_path(self._namespace, "configmaps", shard.name)))
-        self.version += 1
-
     async def _drain(self, shard: _Shard) -> None:
         while shard.pending:
             batch, shard.pending = shard.pending, []
@@ -137,7 +135,6 @@ class Book:
                 shard.object = None
                 continue
             shard.take(written)
-            self.version += 1
             for done in added:
                 if not done.done():
                     done.set_result(None)
@@ -163,12 +160,18 @@ class Book:
             }
             if not gone or shard.pending or (shard.writer is not None and not shard.writer.done()):
                 continue
+            before = shard.object
             try:
-                shard.take(await self._put(shard, {uid: rows for uid, rows in shard.rows.items() if uid not in gone}))
+                kept = {uid: rows for uid, rows in shard.rows.items() if uid not in gone}
+                shard.learn(await self._put(shard, kept), before)
             except NotFound:
                 shard.object = None
             except Conflict:
-                shard.take(await self._api.get(core_path(self._namespace, "configmaps", shard.name)))
+                shard.learn(await self._api.get(core_path(self._namespace, "configmaps", shard.name)), before)
+
+
+def _version(found: Document) -> str:
+    return str(map_of(found.get("metadata")).get("resourceVersion", ""))
 
 
 def _add(shard: _Shard, rows: dict[str, tuple[Entry, ...]], uid: str, entry: Entry, done: asyncio.Future[None]) -> bool:

@@ -16,7 +16,7 @@ from clientpolicy_operator import told
 from clientpolicy_operator.conditions import TYPES
 from clientpolicy_operator.facts import Document, Key
 from clientpolicy_operator.ledger import is_serial
-from clientpolicy_operator.told import condition_of, map_of, when_of
+from clientpolicy_operator.told import condition_of, is_newer, map_of, when_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +108,7 @@ class Roster:
         key = str(metadata.get("namespace")), str(metadata.get("name"))
         before = self._known.get(key)
         version = str(metadata.get("resourceVersion", ""))
-        if before is not None and not _is_newer(version, before.version):
+        if before is not None and not is_newer(version, before.version):
             return False  # of a namesake that is gone, too
         known = self._read(document, metadata, before)
         self._known[key] = known
@@ -210,10 +210,3 @@ class _Revoked(TypedDict):
 def _revoked(revocation: Revocation) -> _Revoked:
     listed = tuple((one.sha256, one.reason, one.time) for one in revocation.fingerprints)
     return {"revoked": listed, "issued_before": revocation.issued_before}
-
-
-def _is_newer(version: str, than: str) -> bool:
-    """Compare resourceVersions, which rise like numbers; a list may bring what a watch has overtaken (KEP-5504)."""
-    if version.isdecimal() and than.isdecimal():
-        return int(version) > int(than)
-    return version != than

@@ -82,3 +82,10 @@ def map_of(value: object) -> Document:
 def int_of(value: object) -> int:
     """Return a whole number that is not negative; in JSON true is none."""
     return value if type(value) is int and value >= 0 else 0
+
+
+def is_newer(version: str, than: str) -> bool:
+    """Compare resourceVersions, which rise like numbers; a list may bring what a watch has overtaken (KEP-5504)."""
+    if version.isdecimal() and than.isdecimal():
+        return int(version) > int(than)
+    return version != than
