@@ -63,7 +63,7 @@ class Operator:
             settings=settings,
         )
         self.agenda = Agenda(clock.now)
-        self.sight = Sight(self.api, connect, self.roster, settings, on_news=self._news, on_gone=self.agenda.drop)
+        self.sight = Sight(self.api, connect, self.roster, settings, on_news=self._news, on_gone=self._gone)
         election = settings.leader.election
         self.lease = self._lease() if election == "on" or (election == "auto" and is_in_cluster) else None
         self.is_leading = False
@@ -155,6 +155,10 @@ class Operator:
         self.roster.is_complete = True
         self.book.live = lambda: self.roster.uids if not self.settings.watch.namespaces else None
         logger.info("policies listed", extra={"policies": len(self.roster)})
+
+    def _gone(self, key: Key) -> None:
+        self.agenda.drop(key)
+        self.reconciler.forget(key)
 
     def _news(self, key: Key) -> None:
         if self.is_leading:

@@ -58,8 +58,24 @@ def names_of(policy: ClientPolicy) -> Names:
     )
 
 
+_DIGEST: Final = "1"  # what `_digest` takes in; another version stands beside it, or an upgrade re-issues everything
+
+
 def request_digest(policy: ClientPolicy) -> str:
-    """Return a digest of all that a certificate is asked for: where it differs, another certificate is due."""
+    """Return what a certificate is asked for, as a Secret notes it: a digest and its version."""
+    return f"{_DIGEST}:{_digest(policy)}"
+
+
+def is_request(noted: str, policy: ClientPolicy) -> bool:
+    """Tell whether a note is of what the policy asks for now: where it is not, another certificate is due.
+
+    What a later version noted cannot be judged: it is due, too.
+    """
+    version, _, digest = noted.rpartition(":")
+    return version in ("", _DIGEST) and digest == _digest(policy)  # once it was noted without a version
+
+
+def _digest(policy: ClientPolicy) -> str:
     wanted, names = policy.spec.certificate, names_of(policy)
     validity = policy.spec.validity
     parts = [

@@ -14,7 +14,7 @@ from authz.policy import ClientPolicy, Source
 from clientpolicy_operator import status, told
 from clientpolicy_operator.conditions import Standing
 from clientpolicy_operator.facts import Blocked, Delegated, Document, Entry, Held, Observed, Subject, Trouble
-from clientpolicy_operator.issue import request_digest
+from clientpolicy_operator.issue import is_request, request_digest
 from clientpolicy_operator.restraint import restraint
 from clientpolicy_operator.timing import PATIENCE, reissue_time, renewal_time, retry_time, window
 
@@ -128,7 +128,7 @@ def why_issue(subject: Subject, policy: ClientPolicy, observed: Observed, now: d
         return "Revoked"
     if leaf.not_after <= now:
         return "Expired"
-    if held.request != request_digest(policy):
+    if not is_request(held.request, policy):
         return "RequestChanged"
     if (fault := _fault_of_issuer(issuer, subject, observed, now)) is not None:
         return fault
@@ -180,9 +180,8 @@ def _delegate(subject: Subject, policy: ClientPolicy, observed: Observed, now: d
     blocked = secret if isinstance(secret, Blocked) and is_unseen else made.blocked
     if blocked is not None:
         return _report(subject, observed, Standing(blocked=blocked), now)
-    request = request_digest(policy)
-    if made.asked != request:
-        return Plan((Delegate(request=request),), now)
+    if made.asked is None or not is_request(made.asked, policy):
+        return Plan((Delegate(request=request_digest(policy)),), now)
     if made.is_misfit:
         return Plan((Discard(),), retry_time(now, 1))
     if made.leaf is not None and told.is_revoked(policy, made.leaf.sha256, made.leaf.not_before):

@@ -99,6 +99,8 @@ def _authority(operator: Operator) -> Iterator[Number]:
     told = "Namespaces that the trust bundle cannot be published in."
     yield "gauge", "clientpolicy_trust_publish_failures", told, {}, len(trust.publish_failures)
     yield "counter", "clientpolicy_ca_rotations", "Times that another root took over.", {}, trust.rotations
+    told = "Certificates that are signed and in no Secret yet; their keys wait in memory."
+    yield "gauge", "clientpolicy_certificates_unstored", told, {}, operator.reconciler.unstored
     for reason, count in sorted(operator.reconciler.signings.copy().items()):
         yield "counter", "clientpolicy_signings", "Certificates signed, by why.", {"reason": reason}, count
 

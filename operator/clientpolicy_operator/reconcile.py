@@ -65,6 +65,7 @@ class _Visit:
 class _Signed(NamedTuple):
     """A certificate that is in the ledger and in no Secret yet."""
 
+    uid: str
     held: Held
     files: dict[str, bytes]
 
@@ -91,8 +92,17 @@ class Reconciler:
         self._poll = settings.certificates.poll
         self._resync = settings.certificates.resync
         self._pace = Pace(settings.certificates.signings_per_second)
-        self._signed: dict[str, _Signed] = {}  # by UID
+        self._signed: dict[Key, _Signed] = {}
         self.signings: dict[str, int] = {}  # by why
+
+    @property
+    def unstored(self) -> int:
+        """How many certificates are signed, and wait with their keys in memory until a Secret can be written."""
+        return len(self._signed)
+
+    def forget(self, key: Key) -> None:
+        """Let go of the key of a policy that is gone."""
+        self._signed.pop(key, None)
 
     async def visit(self, key: Key) -> datetime | None:
         """Return when to look again, None where only an edit changes anything.
@@ -100,6 +110,13 @@ class Reconciler:
         Raises:
             ApiError: the API server is away, or nothing of this object may be read or written.
         """
+        try:
+            return await self._visit(key)
+        finally:
+            if self._roster.get(key) is None:  # it went meanwhile, and nobody will come back to it
+                self.forget(key)
+
+    async def _visit(self, key: Key) -> datetime | None:
         if await self._territory.other(key[0]) is not None:
             return clock.now() + min(self._resync, OTHERS_LOOK) * (0.75 + clock.share() / 4)
         visit = _Visit()
@@ -130,7 +147,7 @@ class Reconciler:
             return Plan()
         planned, observed = await self._plan(view, visit.failure)
         if not planned.actions:
-            self._signed.pop(view.subject.uid, None)
+            self._signed.pop(key, None)
             return Plan((), self._again(view.subject, planned))
         again = visit.done.intersection(map(type, planned.actions)) - {Report}
         if again:
@@ -141,7 +158,7 @@ class Reconciler:
             return None
         if visit.failure is not None:  # what was signed may be stored yet
             return planned
-        self._signed.pop(view.subject.uid, None)  # the last write: what it told is how things are
+        self._signed.pop(key, None)  # the last write: what it told is how things are
         return Plan((), self._again(view.subject, planned))
 
     def _again(self, subject: Subject, planned: Plan) -> datetime | None:
@@ -195,6 +212,7 @@ class Reconciler:
                 path = certificate_path(subject.namespace, told.secret_name(subject.name, policy))
                 view.certificate = await self._api.get(path)
                 made = delegated(view.certificate, view.secret, subject, policy)
+        mine = self._signed.get((subject.namespace, subject.name))
         observed = Observed(
             status=view.status,
             secret=secret,
@@ -203,7 +221,7 @@ class Reconciler:
             signer_trouble=self._trust.trouble,
             trusted=self._trust.trusted,
             delegated=made,
-            signed=mine.held if (mine := self._signed.get(subject.uid)) is not None else None,
+            signed=mine.held if mine is not None and mine.uid == subject.uid else None,
             failure=failure,
         )
         return plan(subject, observed, self._api.now()), observed
@@ -284,7 +302,7 @@ class Reconciler:
         files = {"tls.crt": pem_of(certificate), "ca.crt": pem_of(root.certificate)}
         files |= {"tls.key": key_pem(private)} if private is not None else {}
         held = Held(leaf=leaf, request=request_digest(policy), revision=action.revision)
-        self._signed[view.subject.uid] = _Signed(held, files)
+        self._signed[view.subject.namespace, view.subject.name] = _Signed(view.subject.uid, held, files)
         self.signings[action.reason] = self.signings.get(action.reason, 0) + 1
         logger.info("signed", extra={
             "policy": f"{view.subject.namespace}/{view.subject.name}",
@@ -295,10 +313,13 @@ class Reconciler:
     async def _store(self, view: _View, policy: ClientPolicy, action: Store) -> None:
         """Swap key and certificate in one write; the Secret is the one that was seen, or was not there."""
         subject, old = view.subject, view.secret
+        mine = self._signed.get((subject.namespace, subject.name))
+        if mine is None or mine.uid != subject.uid:
+            raise Conflict("the policy went while its certificate was signed")
         await self._dismiss_cert_manager(subject, policy)
         wanted = body(
             old, subject, policy,
-            files=self._signed[subject.uid].files, request=request_digest(policy), revision=action.revision,
+            files=mine.files, request=request_digest(policy), revision=action.revision,
         )  # fmt: skip
         if old is not None and old.get("type") != wanted["type"]:  # a Secret's type is for good
             await self._api.delete(self._secret_path(subject, policy), uid=str(map_metadata(old).get("uid")))

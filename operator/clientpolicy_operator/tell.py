@@ -24,7 +24,8 @@ _MESSAGE_MAX_BYTES: Final = 1_000  # an Event holds 1024 of it
 def transitions(before: Document, after: Document) -> Iterator[tuple[str, str, str]]:
     """Yield (type, reason, message) of the events that a change is worth: flips, and new certificates."""
     known = {current_sha256(before), *(str(one.get("sha256")) for one in previous_of(before)), None}
-    if current_sha256(after) not in known:
+    is_issued = current_sha256(after) not in known
+    if is_issued:
         end = map_of(after.get("certificate")).get("notAfter")
         yield "Normal", "Issued", f"certificate {current_revision(after)}, valid until {end}"
     held_back, before_it = condition_of(after, "Issuing"), condition_of(before, "Issuing")
@@ -38,8 +39,8 @@ def transitions(before: Document, after: Document) -> Iterator[tuple[str, str, s
         is_news = now.get("status") != was.get("status") or (is_warning and now.get("reason") != was.get("reason"))
         if not is_news or (name != "Ready" and not is_warning and not was):
             continue
-        if now.get("reason") == "NotAccepted":
-            continue  # said already by Accepted
+        if now.get("reason") == "NotAccepted" or (is_issued and now.get("reason") == "Issued"):
+            continue  # said already by Accepted, or by the certificate itself
         causes = [condition_of(after, cause).get("reason") for cause in ("Accepted", "CertificateReady")]
         if name == "Ready" and now.get("reason") in causes:
             continue  # said already by the condition that it follows from

@@ -14,6 +14,7 @@ from clientpolicy_operator.issue import (
     PublicKey,
     build,
     generate_key,
+    is_request,
     key_pem,
     leaf_of,
     pem_of,
@@ -297,6 +298,39 @@ def test_each_change_of_what_is_certified_asks_for_another_certificate() -> None
         if (policy := subject(**(BASE | change)).policy) is not None
     ]
     assert len(set(digests)) == 1 + len(ASKS_FOR_ANOTHER)
+
+
+WRITTEN = "88cb5972df37cc545462120ce0718850"
+
+
+@pytest.mark.parametrize(
+    ("noted", "is_asked"),
+    [
+        ("1:{}", True),
+        ("{}", True),
+        ("2:{}", False),
+        ("1:1:{}", False),
+        ("1:", False),
+        ("", False),
+        ("1:{}0", False),
+    ],
+)
+def test_note_of_this_version_and_of_the_one_before_versions_is_known(noted: str, *, is_asked: bool) -> None:
+    policy = subject(**BASE).policy
+    assert policy is not None
+    assert is_request(noted.format(WRITTEN), policy) is is_asked
+
+
+def test_digest_of_this_version_is_for_good() -> None:
+    """Where it must take in something else, it gets another version, and Secrets that hold this one are still known."""
+    policy = subject(
+        identity=NAMES,
+        certificate={"source": "Issued", "duration": "48h", "profile": "ClientAuth", "privateKey": {"size": 384},
+                     "issuerRef": {"name": "x"}},
+        validity={"notBefore": "2026-01-01T00:00:00Z", "notAfter": "2027-01-01T00:00:00Z"},
+    ).policy  # fmt: skip
+    assert policy is not None
+    assert request_digest(policy) == "1:bc474268953f660c6e9c608b35a4394c"
 
 
 ASKS_FOR_NONE: dict[str, dict[str, Any]] = {

@@ -77,6 +77,15 @@ SEEN: dict[str, tuple[dict[str, Any], dict[str, Any], list[tuple[str, str, str]]
                [("Normal", "Accepted", "Accepted.")]),
     "first certificate": (GOOD, GOOD | status(sha256=A) | {"conditions": GOOD["conditions"]},
                           [("Normal", "Issued", "certificate 1, valid until T")]),
+    "first certificate, after a while without one": (
+        status(("Accepted", "True", "Accepted"), ("CertificateReady", "False", "CAUnavailable"), ("Ready", "False", "CAUnavailable")),
+        status(("Accepted", "True", "Accepted"), ("CertificateReady", "True", "Issued"), ("Ready", "True", "Ready"), sha256=A),
+        [("Normal", "Issued", "certificate 1, valid until T"), ("Normal", "Ready", "Ready.")],
+    ),
+    "the same certificate counts again": (
+        status(("CertificateReady", "False", "Forbidden"), sha256=A), status(("CertificateReady", "True", "Issued"), sha256=A),
+        [("Normal", "Issued", "Issued.")],
+    ),
     "renewed": (status(sha256=A), status(sha256=B, previous=(A,), revision=2),
                 [("Normal", "Issued", "certificate 2, valid until T")]),
     "of another issuer that counts anew": (status(sha256=A, revision=7), status(sha256=B, previous=(A,)),
