@@ -53,6 +53,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("authz.autoscaling.enabled", *(f"metrics.{part}.enabled" for part in METRICS)), REDIS),
     "authz.autoscaling": REDIS | {"authz": {"autoscaling": {"enabled": True}}},
     "metrics": REDIS | {"metrics": {part: {"enabled": True} for part in METRICS}},
+    "rbac.aggregateToEdit": REDIS | {"ceilings": [{"namespaces": ["a"]}]},
     "trial.enabled": REDIS,
     "trial.redis": TRIAL,
     "trial.services.enabled": REDIS | {"trial": {"enabled": True, "gateway": {"enabled": False}}},
