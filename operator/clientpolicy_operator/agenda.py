@@ -21,6 +21,7 @@ class Agenda:
         self._latest = now()
         self._heap: list[tuple[datetime, Key]] = []
         self._due: dict[Key, datetime] = {}
+        self._rests: dict[Key, datetime] = {}
         self._held: set[Key] = set()
         self._news = asyncio.Event()
 
@@ -34,7 +35,8 @@ class Agenda:
         return sum(when <= now for when in list(self._due.values()))
 
     def at(self, key: Key, when: datetime) -> None:
-        """Have it looked at then, or earlier if that was agreed before."""
+        """Have it looked at then, or earlier if that was agreed before, but not while it rests."""
+        when = max(when, self._rests.get(key, when))
         if key in self._due and self._due[key] <= when:
             return
         self._due[key] = when
@@ -51,8 +53,20 @@ class Agenda:
     def soon(self, key: Key) -> None:
         self.at(key, self._now())
 
+    def rest(self, key: Key, until: datetime) -> None:
+        """Have it looked at no earlier than then, whoever asks for it."""
+        self._rests[key] = until
+        if key in self._due and self._due.pop(key) < until:
+            self.at(key, until)
+
+    def shorten(self, key: Key, until: datetime) -> None:
+        """Have it rest no longer than until then."""
+        if key in self._rests:
+            self._rests[key] = min(self._rests[key], until)
+
     def drop(self, key: Key) -> None:
         self._due.pop(key, None)
+        self._rests.pop(key, None)
 
     async def take(self) -> Key:
         """Return the next object that is due; until `done`, nobody else gets it."""
@@ -73,6 +87,7 @@ class Agenda:
         self._latest = now
         if back > timedelta(seconds=LOOK_S):
             self._due = {key: when - back for key, when in self._due.items()}
+            self._rests = {key: when - back for key, when in self._rests.items()}
             self._rebuild()
         return now
 
@@ -92,6 +107,7 @@ class Agenda:
             else:
                 heapq.heappop(self._heap)
                 del self._due[candidate]
+                self._rests.pop(candidate, None)
                 key = candidate
                 break
         for entry in postponed:

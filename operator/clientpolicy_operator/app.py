@@ -17,9 +17,10 @@ from clientpolicy_operator.api import Api, ApiError, Forbidden, Unavailable
 from clientpolicy_operator.book import Book
 from clientpolicy_operator.facts import Key, Signer
 from clientpolicy_operator.lease import Lease
+from clientpolicy_operator.patience import FIRST_S, MAX_S, Patience
 from clientpolicy_operator.readings import Times
 from clientpolicy_operator.reconcile import Reconciler
-from clientpolicy_operator.roster import Known, Roster
+from clientpolicy_operator.roster import Known, News, Roster
 from clientpolicy_operator.settings import LEASE_NAME, Settings
 from clientpolicy_operator.sight import Blind, Sight
 from clientpolicy_operator.tell import Events
@@ -32,8 +33,6 @@ logger = logging.getLogger(__name__)
 
 GRACE_S: Final = 10.0  # for what is being written when the end comes
 RELEASE_S: Final = 5.0  # for the Lease, after that
-RETRY_FIRST_S: Final = 1.0
-RETRY_MAX_S: Final = 60.0
 SWEEP: Final = timedelta(hours=1)
 CONNECTIONS_MAX: Final = 32
 
@@ -69,7 +68,7 @@ class Operator:
         self.is_leading = False
         self.visits: dict[str, int] = {"settled": 0, "failed": 0}
         self.visit_times_s = Times()
-        self._attempts: dict[Key, int] = {}
+        self._patience = Patience()
         self._visiting: set[asyncio.Task[None]] = set()
 
     def _lease(self) -> Lease:
@@ -131,14 +130,14 @@ class Operator:
 
     async def _persist(self, attempt: Callable[[], Awaitable[None]]) -> None:
         """Try until it works; only what no waiting would mend ends it."""
-        pause_s = RETRY_FIRST_S
+        pause_s = FIRST_S
         while True:
             try:
                 await attempt()
             except Unavailable as away:
                 logger.warning("the API server is away", extra={"error": str(away), "pause_s": pause_s})
                 await asyncio.sleep(max(pause_s, away.retry_after_s))
-                pause_s = min(RETRY_MAX_S, pause_s * 2)
+                pause_s = min(MAX_S, pause_s * 2)
             except ApiError as refused:
                 raise Ended(str(refused)) from None
             else:
@@ -156,13 +155,17 @@ class Operator:
         self.book.live = lambda: self.roster.uids if not self.settings.watch.namespaces else None
         logger.info("policies listed", extra={"policies": len(self.roster)})
 
-    def _gone(self, key: Key) -> None:
-        self.agenda.drop(key)
-        self.reconciler.forget(key)
-
-    def _news(self, key: Key) -> None:
+    def _news(self, key: Key, news: News) -> None:
+        if news is News.EDITED:
+            self._patience.edited(key)
+            self.agenda.shorten(key, clock.now() + timedelta(seconds=FIRST_S))
         if self.is_leading:
             self.agenda.soon(key)
+
+    def _gone(self, key: Key) -> None:
+        self._patience.forget(key)
+        self.agenda.drop(key)
+        self.reconciler.forget(key)
 
     async def _ensure_namespace(self) -> None:
         namespace = self.settings.namespace
@@ -187,6 +190,7 @@ class Operator:
         """Act, once it is our turn; the end of our turn is the end of this process."""
         if self.lease is not None:
             await self.lease.acquire()
+            self.reconciler.is_alone = True  # the end of the Lease is the end of this process
             logger.info("leading")
         await self._persist(self._take_over)
         self.is_leading = True
@@ -262,20 +266,26 @@ class Operator:
 
     async def _visit(self, key: Key) -> None:
         started_s, now = clock.monotonic_s(), clock.now()
-        again: datetime | None = now + timedelta(seconds=RETRY_MAX_S)
+        again: datetime | None = None
+        pause_s = MAX_S
         try:
-            again = self._in_time(key, await self.reconciler.visit(key), now)
-            self._attempts.pop(key, None)
+            visited = await self.reconciler.visit(key)
+            again = self._in_time(key, visited.again, now)
+            pause_s = self._patience.settled(key, visited.reported, started_s)
             self.visits["settled"] += 1
         except ApiError as failed:
-            again = now + self._pause(key, failed)
+            wished_s = failed.retry_after_s if isinstance(failed, Unavailable) else 0.0
+            again, pause_s = now, self._patience.failed(key, wished_s=wished_s, chance=clock.share())
             self.visits["failed"] += 1
             logger.warning("policy not looked after", extra={"policy": "/".join(key), "error": str(failed)})
         except Exception:
+            again = now
             self.visits["failed"] += 1
             logger.exception("a visit failed", extra={"policy": "/".join(key)})
         finally:
             self.visit_times_s.add(clock.monotonic_s() - started_s)
+            if pause_s and self.roster.get(key) is not None:
+                self.agenda.rest(key, clock.now() + timedelta(seconds=pause_s))
             self.agenda.done(key, again)
 
     def _in_time(self, key: Key, again: datetime | None, now: datetime) -> datetime | None:
@@ -285,12 +295,6 @@ class Operator:
             return again
         resync = now + self.settings.certificates.resync * (0.75 + clock.share() / 4)
         return min(again, resync) if again is not None else resync
-
-    def _pause(self, key: Key, failed: ApiError) -> timedelta:
-        attempts = self._attempts[key] = self._attempts.get(key, 0) + 1
-        wished_s = failed.retry_after_s if isinstance(failed, Unavailable) else 0.0
-        pause_s = min(RETRY_MAX_S, RETRY_FIRST_S * 2.0 ** min(attempts - 1, 10)) * (0.5 + clock.share() / 2)
-        return timedelta(seconds=max(wished_s, pause_s))
 
 
 def _flat(group: BaseExceptionGroup[Exception]) -> list[Exception]:

@@ -33,6 +33,7 @@ class Trouble(Enum):
     REFUSED = "Refused"
     TOO_MANY = "TooManyCertificates"
     OVERWRITTEN = "Overwritten"
+    PENDING = "Pending"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,3 +143,5 @@ class Observed:
     delegated: Delegated = Delegated()
     signed: Held | None = None  # by this very process, recorded, and not stored yet
     failure: Blocked | None = None  # what went wrong in the attempt before this one
+    is_alone: bool = False  # no other replica signs
+    recorded: frozenset[str] = frozenset()  # fingerprints that this very process has just put into the ledger

@@ -101,8 +101,11 @@ def _issue(subject: Subject, policy: ClientPolicy, observed: Observed, now: date
     blocked = _hindrance(subject, policy, observed, now) or restraint(reason, policy, observed, now)
     if blocked is not None:
         return _report(subject, observed, Standing(reason=reason, blocked=blocked), now)
-    if latest is not None and (until := _others_turn(latest, held, observed.status, now)) is not None:
-        return Plan((), until)
+    if latest is not None and (until := _others_turn(latest, held, observed, now)) is not None:
+        if told.int_of(observed.status.get("observedGeneration")) == subject.generation:
+            return Plan((), until)
+        waits = Blocked(trouble=Trouble.PENDING, message="another replica has just signed, and has to store it yet")
+        return _report(subject, observed, Standing(reason=reason, blocked=waits), now)._replace(again=until)
     assert observed.signer is not None  # noqa: S101 else it were a hindrance
     span = window(policy, observed.signer, now)
     assert span is not None  # noqa: S101 likewise
@@ -161,10 +164,12 @@ def _outside_validity() -> Blocked:
     return Blocked(trouble=Trouble.OUTSIDE_VALIDITY, message=message)
 
 
-def _others_turn(latest: Entry, held: Held | None, said: Document, now: datetime) -> datetime | None:
-    """Return until when to leave it to whoever has just signed; None where nobody has, or it is stored."""
+def _others_turn(latest: Entry, held: Held | None, observed: Observed, now: datetime) -> datetime | None:
+    """Return until when to leave it to another replica that has just signed; None where none has, or it is stored."""
+    if observed.is_alone or latest.sha256 in observed.recorded:
+        return None
     kept = held.leaf.sha256 if held is not None and held.leaf is not None else None
-    stored = latest.sha256 in (kept, told.current_sha256(said))
+    stored = latest.sha256 in (kept, told.current_sha256(observed.status))
     recent = now - PATIENCE < latest.recorded < now + PATIENCE
     return max(latest.recorded, now) + PATIENCE if recent and not stored else None
 

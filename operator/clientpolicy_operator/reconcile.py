@@ -11,11 +11,11 @@ from typing import Any, Final, NamedTuple
 
 from authz.policy import ClientPolicy, Source, parse
 from authz.policy.ceilings import beyond
-from clientpolicy_operator import clock, told
+from clientpolicy_operator import clock, delegation, told
 from clientpolicy_operator.api import Api, Conflict, Forbidden, NotFound, Refused, core_path, policies_path
 from clientpolicy_operator.authority import sign
 from clientpolicy_operator.book import Book
-from clientpolicy_operator.certmanager import certificate_body, certificate_path, delegated, is_for
+from clientpolicy_operator.certmanager import certificate_path, delegated
 from clientpolicy_operator.facts import Blocked, Delegated, Document, Entry, Held, Key, Observed, Subject, Trouble
 from clientpolicy_operator.issue import (
     build,
@@ -27,18 +27,18 @@ from clientpolicy_operator.issue import (
 from clientpolicy_operator.keys import csr_fault, key_for, key_sha256, stolen_keys
 from clientpolicy_operator.pace import Pace
 from clientpolicy_operator.plan import Action, Delegate, Discard, Dress, Plan, Record, Report, Store, plan
+from clientpolicy_operator.reporter import Reporter
 from clientpolicy_operator.roster import Roster
 from clientpolicy_operator.secret import body, dress, held
 from clientpolicy_operator.settings import Settings
-from clientpolicy_operator.status import with_fewer_earlier
 from clientpolicy_operator.tell import Events
 from clientpolicy_operator.territory import Territory
+from clientpolicy_operator.timing import PATIENCE
 from clientpolicy_operator.trust import Trust
 
 logger = logging.getLogger(__name__)
 
 ROUNDS_MAX: Final = 12
-PREVIOUS_BEFORE: Final = 4  # earlier certificates that a status of the CRD before this one held
 OTHERS_LOOK: Final = timedelta(minutes=1)  # until it is asked again whether a namespace is another operator's
 _NAMES: Final[dict[type[Action], str]] = {
     Record: "the Secret", Store: "the Secret", Dress: "the Secret", Discard: "the Secret", Delegate: "the Certificate",
@@ -60,6 +60,12 @@ class _View:
 class _Visit:
     failure: Blocked | None = None  # of the round before
     done: set[type[Action]] = field(default_factory=set)  # since somebody else last wrote
+    reported: int | None = None
+
+
+class Visited(NamedTuple):
+    again: datetime | None  # when to look again; None: only an edit changes anything
+    reported: int | None = None  # the generation that a status was written for
 
 
 class _Signed(NamedTuple):
@@ -87,12 +93,14 @@ class Reconciler:
         self._book = book
         self._trust = trust
         self._roster = roster
-        self._events = events
+        self._reporter = Reporter(api, roster, events)
         self._ceilings = settings.ceilings
         self._poll = settings.certificates.poll
         self._resync = settings.certificates.resync
         self._pace = Pace(settings.certificates.signings_per_second)
         self._signed: dict[Key, _Signed] = {}
+        self._recorded: dict[str, datetime] = {}  # fingerprints that this process signed just now
+        self.is_alone = False  # nobody else signs: we hold the Lease
         self.signings: dict[str, int] = {}  # by why
 
     @property
@@ -104,8 +112,8 @@ class Reconciler:
         """Let go of the key of a policy that is gone."""
         self._signed.pop(key, None)
 
-    async def visit(self, key: Key) -> datetime | None:
-        """Return when to look again, None where only an edit changes anything.
+    async def visit(self, key: Key) -> Visited:
+        """Bring it to where it should be.
 
         Raises:
             ApiError: the API server is away, or nothing of this object may be read or written.
@@ -116,9 +124,9 @@ class Reconciler:
             if self._roster.get(key) is None:  # it went meanwhile, and nobody will come back to it
                 self.forget(key)
 
-    async def _visit(self, key: Key) -> datetime | None:
+    async def _visit(self, key: Key) -> Visited:
         if await self._territory.other(key[0]) is not None:
-            return clock.now() + min(self._resync, OTHERS_LOOK) * (0.75 + clock.share() / 4)
+            return Visited(clock.now() + min(self._resync, OTHERS_LOOK) * (0.75 + clock.share() / 4))
         visit = _Visit()
         for _ in range(ROUNDS_MAX):
             try:
@@ -134,7 +142,7 @@ class Reconciler:
                 visit.failure = Blocked(trouble=trouble, message=str(fault))
                 continue
             if done is not None:
-                return done.again
+                return Visited(done.again, visit.reported)
         raise Conflict(f"{'/'.join(key)}: others write as often as we do")
 
     async def _round(self, key: Key, visit: _Visit) -> Plan | None:
@@ -156,6 +164,7 @@ class Reconciler:
         visit.done.update(map(type, planned.actions))
         if not isinstance(planned.actions[-1], Report):
             return None
+        visit.reported = view.subject.generation
         if visit.failure is not None:  # what was signed may be stored yet
             return planned
         self._signed.pop(key, None)  # the last write: what it told is how things are
@@ -223,6 +232,8 @@ class Reconciler:
             delegated=made,
             signed=mine.held if mine is not None and mine.uid == subject.uid else None,
             failure=failure,
+            is_alone=self.is_alone,
+            recorded=frozenset(self._recorded),
         )
         return plan(subject, observed, self._api.now()), observed
 
@@ -231,7 +242,7 @@ class Reconciler:
         for action in actions:
             match action:
                 case Report():
-                    await self._report(view, action.status)
+                    await self._reporter.report(view.subject, view.status, view.version, action.status)
                     continue
                 case _ if policy is None:
                     raise AssertionError(action)
@@ -247,33 +258,10 @@ class Reconciler:
                                       "resourceVersion": metadata.get("resourceVersion")}},
                     )  # fmt: skip
                 case Delegate():
-                    await self._delegate(view, policy, action)
+                    await delegation.ask(self._api, subject, policy, action.request, view.certificate)
                 case Discard():
                     uid = str(map_metadata(view.secret or {}).get("uid"))
                     await self._api.delete(self._secret_path(subject, policy), uid=uid)
-
-    async def _report(self, view: _View, status: Document) -> None:
-        try:
-            found = await self._tell(view, status)
-        except Refused:
-            shorter = with_fewer_earlier(status, PREVIOUS_BEFORE)
-            if shorter == status:
-                raise
-            status = shorter
-            found = await self._tell(view, status)
-        self._roster.note(found)
-        self._events.post(view.subject, view.status, status)
-
-    async def _tell(self, view: _View, status: Document) -> Document:
-        subject = view.subject
-        path = policies_path(subject.namespace, subject.name, "status")
-        changes = merge_patch(view.status, status)
-        try:
-            return await self._api.patch(
-                path, {"metadata": {"resourceVersion": view.version, "uid": subject.uid}, "status": changes}
-            )
-        except NotFound:  # deleted just now
-            raise Conflict(path) from None
 
     async def _record(self, view: _View, policy: ClientPolicy, observed: Observed, action: Record) -> None:
         authority, signer = self._trust.authority, observed.signer
@@ -298,6 +286,8 @@ class Reconciler:
             namespace=view.subject.namespace,
             key_sha256=key_sha256(key),
         )
+        self._recorded = {sha256: when for sha256, when in self._recorded.items() if entry.recorded - when < PATIENCE}
+        self._recorded[leaf.sha256] = entry.recorded
         await self._book.record(view.subject.uid, entry)
         files = {"tls.crt": pem_of(certificate), "ca.crt": pem_of(root.certificate)}
         files |= {"tls.key": key_pem(private)} if private is not None else {}
@@ -316,7 +306,7 @@ class Reconciler:
         mine = self._signed.get((subject.namespace, subject.name))
         if mine is None or mine.uid != subject.uid:
             raise Conflict("the policy went while its certificate was signed")
-        await self._dismiss_cert_manager(subject, policy)
+        await delegation.dismiss(self._api, subject, policy)
         wanted = body(
             old, subject, policy,
             files=mine.files, request=request_digest(policy), revision=action.revision,
@@ -334,49 +324,9 @@ class Reconciler:
         except NotFound:  # deleted just now
             raise Conflict("the Secret is gone") from None
 
-    async def _delegate(self, view: _View, policy: ClientPolicy, action: Delegate) -> None:
-        subject = view.subject
-        wanted = certificate_body(subject, policy, action.request)
-        name = wanted["metadata"]["name"]
-        try:
-            if view.certificate is None:
-                await self._api.create(certificate_path(subject.namespace), wanted)
-            else:
-                old = map_metadata(view.certificate)  # others' labels and annotations stay
-                notes = {**told.map_of(old.get("annotations")), **wanted["metadata"]["annotations"]}
-                wanted["metadata"] = old | wanted["metadata"] | {"annotations": notes}
-                await self._api.replace(certificate_path(subject.namespace, name), wanted)
-        except NotFound:
-            raise Refused(
-                "cert-manager is not installed: the cluster has no Certificate of cert-manager.io/v1"
-            ) from None
-
-    async def _dismiss_cert_manager(self, subject: Subject, policy: ClientPolicy) -> None:
-        """Delete the Certificate of a policy that used to be cert-manager's, or it would write over ours."""
-        path = certificate_path(subject.namespace, told.secret_name(subject.name, policy))
-        try:
-            found = await self._api.get(path)
-        except Forbidden:  # who may not read it did not make it
-            return
-        if found is not None and is_for(found, subject):
-            await self._api.delete(path, uid=str(map_metadata(found).get("uid")))
-
     def _secret_path(self, subject: Subject, policy: ClientPolicy) -> str:
         return core_path(subject.namespace, "secrets", told.secret_name(subject.name, policy))
 
 
 def map_metadata(found: Document) -> dict[str, Any]:
     return dict(told.map_of(found.get("metadata")))
-
-
-def merge_patch(old: Document, new: Document) -> dict[str, Any]:
-    """Return what makes the new one of the old one (RFC 7396): changed values, and null for what is gone."""
-    changes: dict[str, Any] = {name: None for name in old if name not in new}
-    for name, value in new.items():
-        before = old.get(name)
-        if isinstance(value, dict) and isinstance(before, dict):
-            if inner := merge_patch(before, value):
-                changes[name] = inner
-        elif value != before:
-            changes[name] = value
-    return changes

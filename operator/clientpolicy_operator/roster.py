@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from enum import IntEnum
 from typing import NamedTuple, TypedDict
 
 from authz.policy import ClientPolicy, Revocation, Source, parse
@@ -17,6 +19,14 @@ from clientpolicy_operator.conditions import TYPES
 from clientpolicy_operator.facts import Document, Key
 from clientpolicy_operator.ledger import is_serial
 from clientpolicy_operator.told import condition_of, is_newer, map_of, when_of
+
+
+class News(IntEnum):
+    """What a version of an object brings; false where nothing of it concerns us."""
+
+    NONE = 0
+    CHANGED = 1  # what we wrote is not as we wrote it
+    EDITED = 2  # another spec, or another object
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +68,7 @@ class Known:
     conditions: tuple[tuple[str, str], ...]  # type and status, as conditions.TYPES has them
     ca_sha256: str | None
     told: tuple[Told, ...]  # current and previous ones of the built-in CA
+    ours: bytes  # digest of what we write into the status
 
     @property
     def claimant(self) -> Claimant:
@@ -102,18 +113,20 @@ class Roster:
     def uids(self) -> set[str]:
         return {known.uid for known in self._known.values()}
 
-    def note(self, document: Document) -> bool:
-        """Take in an object as it is now; return whether it is news."""
+    def note(self, document: Document) -> News:
+        """Take in an object as it is now; return what of it is news."""
         metadata = map_of(document.get("metadata"))
         key = str(metadata.get("namespace")), str(metadata.get("name"))
         before = self._known.get(key)
         version = str(metadata.get("resourceVersion", ""))
         if before is not None and not is_newer(version, before.version):
-            return False  # of a namesake that is gone, too
+            return News.NONE  # of a namesake that is gone, too
         known = self._read(document, metadata, before)
         self._known[key] = known
         self._claim(key, before, known)
-        return True
+        if before is None or (before.uid, before.generation) != (known.uid, known.generation):
+            return News.EDITED
+        return News.NONE if before.ours == known.ours else News.CHANGED
 
     def forget(self, key: Key) -> None:
         before = self._known.pop(key, None)
@@ -160,6 +173,7 @@ class Roster:
             conditions=self._shared.setdefault(conditions, conditions),
             ca_sha256=told.current_issuer(status),
             told=tuple(_told((certificate, *told.previous_of(status)))),
+            ours=_digest(status),
         )
 
     def _wanted(self, document: Document, before: Known | None, uid: str) -> Wanted:
@@ -192,6 +206,13 @@ class Roster:
                 del self._claimed[claim]
         for claim in new:
             self._claimed[claim].add(key)
+
+
+def _digest(status: Document) -> bytes:
+    """Return what changes with what we write into a status, and not with what others write beside it."""
+    ours = [condition_of(status, name) for name in TYPES]
+    ours += [{name: status.get(name)} for name in ("observedGeneration", "certificate", "quotas")]
+    return hashlib.blake2b(json.dumps(ours, sort_keys=True).encode(), digest_size=8).digest()
 
 
 def _told(rows: Iterable[Document]) -> Iterator[Told]:

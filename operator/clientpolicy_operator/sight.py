@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from clientpolicy_operator.api import Api, ApiError, NotFound, Unavailable, policies_path
 from clientpolicy_operator.facts import Document, Key
-from clientpolicy_operator.roster import Roster
+from clientpolicy_operator.roster import News, Roster
 from clientpolicy_operator.settings import Settings
 from clientpolicy_operator.told import map_of
 from clientpolicy_operator.watch import ConnectTraced, Watch, WatchDenied
@@ -21,7 +21,7 @@ class Blind(Exception):  # noqa: N818 what we are then
 
 
 class Sight:
-    """Keeps the roster true; `on_news` and `on_gone` are told of each object that changed or went."""
+    """Keeps the roster true; `on_news` and `on_gone` are told of each object that is news or went."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class Sight:
         roster: Roster,
         settings: Settings,
         *,
-        on_news: Callable[[Key], None],
+        on_news: Callable[[Key, News], None],
         on_gone: Callable[[Key], None],
     ) -> None:
         self._api = api
@@ -118,8 +118,8 @@ class Sight:
             self._roster.settle()
 
     def _note(self, found: Document) -> None:
-        if self._roster.note(found):
-            self._on_news(key_of(found))
+        if news := self._roster.note(found):
+            self._on_news(key_of(found), news)
 
 
 def key_of(found: Document) -> Key:

@@ -71,6 +71,46 @@ async def test_due_ones_come_in_the_order_of_their_times() -> None:
     assert await waits(queue.take())
 
 
+async def test_what_rests_is_not_taken_whoever_asks_for_it() -> None:
+    queue, clock = agenda()
+    queue.soon(A)
+    queue.rest(A, START + MINUTE)
+    queue.rest(B, START + MINUTE)
+    queue.soon(A)
+    queue.soon(B)
+    assert await waits(queue.take())
+    clock.now += MINUTE
+    assert {await taken(queue), await taken(queue)} == {A, B}
+    queue.done(A, None)
+    queue.soon(A)
+    assert await taken(queue) == A, "a rest is over once it was taken"
+
+
+async def test_rest_is_shortened_never_made_longer_and_ends_with_the_object() -> None:
+    queue, clock = agenda()
+    queue.rest(A, START + 9 * MINUTE)
+    queue.shorten(A, START + MINUTE)
+    queue.shorten(A, START + 5 * MINUTE)
+    queue.shorten(B, START + 5 * MINUTE)
+    queue.rest(C, START + 9 * MINUTE)
+    queue.drop(C)
+    for key in (A, B, C):
+        queue.soon(key)
+    assert {await taken(queue), await taken(queue)} == {B, C}
+    clock.now += MINUTE
+    assert await taken(queue) == A
+
+
+async def test_rest_moves_with_a_clock_that_is_set_back() -> None:
+    queue, clock = agenda()
+    queue.rest(A, START + MINUTE)
+    clock.now -= 60 * MINUTE
+    assert await waits(queue.take())
+    queue.soon(A)
+    clock.now += MINUTE
+    assert await taken(queue) == A
+
+
 async def test_earlier_of_two_times_counts() -> None:
     queue, clock = agenda()
     queue.at(A, START + 2 * MINUTE)

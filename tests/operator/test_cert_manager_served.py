@@ -72,7 +72,7 @@ class Site:
         self.apply(name, certificate={"issuerRef": {"name": "partners-ca"}} | (certificate or {}), **spec)
 
     async def visit(self, name: str = "app") -> datetime | None:
-        return await self.reconciler.visit((self.namespace, name))
+        return (await self.reconciler.visit((self.namespace, name))).again
 
     async def settle(self, name: str = "app") -> None:
         """Let cert-manager and the operator take turns until neither has anything to do."""

@@ -591,6 +591,57 @@ def test_what_is_changed_back_again_and_again_is_told_and_not_fought(
         assert operator.stop() == 0
 
 
+def test_status_that_another_writes_over_and_over_is_written_ever_more_rarely(
+    gate: ApiGate, tenant: Tenant, tmp_path: Path
+) -> None:
+    path = policies_in(tenant.namespace, "app")
+    over = threading.Event()
+
+    def meddle() -> None:
+        """As an operator of other settings would: at once, each time."""
+        while not over.wait(0.02):
+            if tenant.condition("Ready")[1] != "Theirs":
+                theirs = {"type": "Ready", "status": "False", "reason": "Theirs", "message": "",
+                          "lastTransitionTime": "2026-01-01T00:00:00Z"}  # fmt: skip
+                change = {"status": {"conditions": [theirs]}}
+                tenant.plane.must("PATCH", f"{path}/status", change, "application/merge-patch+json")
+
+    def reports() -> int:
+        return sum(asked.is_write and asked.path == f"{path}/status" for asked in gate.asked)
+
+    with OperatorProcess(tmp_path, gate.kubeconfig, tenant.plane.new_namespace(), tenant.namespace) as operator:
+        operator.ready()
+        tenant.apply()
+        tenant.ready()
+        meddler = threading.Thread(target=meddle)
+        meddler.start()
+        until("a fight", lambda: reports() > 3)
+        time.sleep(10)
+        assert reports() <= 12, "1 + 2 + 4 s, and then 8"
+        over.set()
+        meddler.join()
+        assert len(tenant.events()) < 30
+        tenant.patch(mode="Shadow")
+        tenant.ready()
+        assert operator.stop() == 0
+
+
+def test_what_others_write_beside_our_status_costs_no_visit(gate: ApiGate, tenant: Tenant, tmp_path: Path) -> None:
+    path = policies_in(tenant.namespace, "app")
+    with OperatorProcess(tmp_path, gate.kubeconfig, tenant.plane.new_namespace(), tenant.namespace) as operator:
+        operator.ready()
+        tenant.apply()
+        tenant.ready()
+        looks = len(gate.asked)
+        for number in range(20):
+            change = {"metadata": {"labels": {"turn": str(number)}}}
+            tenant.plane.must("PATCH", path, change, "application/merge-patch+json")
+        tenant.apply("after")
+        tenant.ready("after")
+        assert sum(asked.path == path for asked in gate.asked[looks:]) <= 1, "the one that was due"
+        assert operator.stop() == 0
+
+
 def test_lost_lease_ends_the_process(plane: KubernetesApi, tenant: Tenant, tmp_path: Path) -> None:
     system = plane.new_namespace()
     with OperatorProcess(

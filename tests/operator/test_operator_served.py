@@ -168,6 +168,16 @@ def test_external_fingerprints_are_told_in_status_and_none_needs_none(tenant: Te
     assert tenant.secret("out-tls") is None
 
 
+def test_each_source_is_taken_up_at_once_whatever_it_was_before(tenant: Tenant) -> None:
+    """No certificate of another replica is waited for (30 s) where this one signed the last."""
+    sources: dict[str, dict[str, Any]] = {
+        "Issued": {}, "CSR": {"csr": csr()}, "External": {"fingerprints": ["ab" * 32]}, "None": {},
+    }  # fmt: skip
+    for source in ("CSR", "External", "Issued", "None", "CSR", "Issued", "External", "CSR"):
+        tenant.apply(certificate={"source": source} | sources[source], token={"required": source == "None"})
+        until(f"{source} is ready", tenant.is_ready, deadline_s=25)
+
+
 def test_edit_of_what_is_certified_reissues_and_keeps_the_previous(tenant: Tenant) -> None:
     tenant.apply(identity={"commonName": "one"})
     first = tenant.ready()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from clientpolicy_operator.facts import Blocked, Held, Observed, Trouble
 from clientpolicy_operator.plan import Dress, Plan, Record, Report, Store, plan
+from clientpolicy_operator.timing import PATIENCE
 from clientpolicy_operator.told import condition_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -69,6 +70,38 @@ def test_settled_plans_nothing() -> None:
     world = settled()
     for minutes in (0, 1, 60, 600):
         assert plan(world.subject, world.observe(), START + timedelta(minutes=minutes)).actions == ()
+
+
+def signed_and_not_stored(**spec: Any) -> World:
+    """Another certificate is due and has just been put into the ledger; whoever did it has not stored it."""
+    world = settled()
+    world.subject = subject(**({"certificate": {"source": "Issued", "duration": "48h"}} | spec), generation=2)
+    running = operator(world)
+    assert [type(next(running)) for _ in range(2)] == [Record, Store], "it ends before it stores"
+    running.close()
+    return world
+
+
+def test_another_replica_that_has_just_signed_is_waited_for_and_told_of() -> None:
+    world = signed_and_not_stored()
+    first = plan(world.subject, world.observe(), world.now)
+    (report,) = first.actions
+    assert isinstance(report, Report)
+    assert report.status["observedGeneration"] == 2
+    message = condition_of(report.status, "Issuing")["message"]
+    assert message == "Pending: another replica has just signed, and has to store it yet"
+    assert first.again == world.now + PATIENCE
+    told_of = replace(world.observe(), status=report.status)
+    assert plan(world.subject, told_of, world.now) == Plan((), world.now + PATIENCE), "once is enough"
+
+
+def test_where_nobody_else_signs_nobody_is_waited_for() -> None:
+    world = signed_and_not_stored()
+    latest = max(world.entries, key=lambda entry: entry.revision)
+    alone = replace(world.observe(), is_alone=True, signed=None)
+    own = replace(world.observe(), recorded=frozenset({latest.sha256}), signed=None)
+    for observed in (alone, own):
+        assert [type(action) for action in plan(world.subject, observed, world.now).actions] == [Record, Store]
 
 
 Turns = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 40)), max_size=40)
@@ -147,7 +180,8 @@ def test_crash_before_the_secret_signs_anew_and_waits_for_another_replica_first(
     assert len(world.entries) == 1
     assert world.secret is None
     waiting = plan(world.subject, world.observe(), world.now)
-    assert waiting == Plan((), world.now + timedelta(seconds=30))
+    assert [type(action) for action in waiting.actions] == [Report]
+    assert waiting.again == world.now + timedelta(seconds=30)
     settle(world)
     assert [entry.revision for entry in world.entries] == [1, 2]
     check_one_certificate(world)

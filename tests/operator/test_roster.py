@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from clientpolicy_operator.conditions import TYPES
-from clientpolicy_operator.roster import Roster
+from clientpolicy_operator.roster import News, Roster
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from partner import policy_document
@@ -66,10 +66,35 @@ def test_what_is_remembered_of_an_object() -> None:
 def test_news_is_what_is_newer(first: str, second: str, *, is_news: bool) -> None:
     roster = Roster(())
     assert roster.note(document(version=first))
-    assert roster.note(document(version=second, generation=2, clientId="other")) is is_news
+    assert bool(roster.note(document(version=second, generation=2, clientId="other"))) is is_news
     known = roster.get(A)
     assert known is not None
     assert (known.generation == 2) is is_news
+
+
+FOREIGN = {"type": "Audited", "status": "True"}  # a condition that somebody else keeps there
+READY = {"type": "Ready", "status": "True"}
+
+
+@pytest.mark.parametrize(("change", "expected"), [
+    ({}, News.NONE),
+    ({"status": told(F1) | {"theirs": 1}}, News.NONE),
+    ({"status": told(F1) | {"conditions": [*told(F1)["conditions"], FOREIGN]}}, News.NONE),
+    ({"labels": {"team": "x"}, "managedFields": []}, News.NONE),
+    ({"status": told(F2)}, News.CHANGED),
+    ({"status": None}, News.CHANGED),
+    ({"status": told(F1) | {"observedGeneration": 0}}, News.CHANGED),
+    ({"status": told(F1) | {"quotas": [{"name": "q"}]}}, News.CHANGED),
+    ({"status": told(F1) | {"conditions": [READY | {"message": "theirs"}]}}, News.CHANGED),
+    ({"generation": 2}, News.EDITED),
+    ({"uid": "another"}, News.EDITED),
+])  # fmt: skip
+def test_only_another_spec_and_what_we_wrote_is_news(change: dict[str, Any], expected: News) -> None:
+    roster = Roster(())
+    assert roster.note(document(status=told(F1))) is News.EDITED
+    changed = document(version="2", status=change.get("status", told(F1)))
+    changed["metadata"] |= {name: value for name, value in change.items() if name != "status"}
+    assert roster.note(changed) is expected
 
 
 def test_namesake_that_is_gone_does_not_come_back_by_a_late_answer() -> None:
