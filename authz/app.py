@@ -119,6 +119,11 @@ class Authz:
         policies = () if self._source.policies is not None else (f"policies: not loaded{why}",)
         return (*policies, *self.keys.waiting)
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is told beside readiness: clients that are not served yet, while others are."""
+        return tuple(filter(None, (self._authorities.remark,)))
+
     def _publish(self) -> None:
         """Swap in the facts, once they are complete, or complete enough after a while."""
         policies = self._source.policies

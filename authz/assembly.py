@@ -134,6 +134,8 @@ def _client_authorities(settings: Settings, folder: Path, mistakes: list[str]) -
         path = folder / DEFAULT_CLIENT_CA
         if not path.exists():
             return ()
+    if settings.policies.source == "kubernetes" and path.parent.is_dir() and not path.exists():
+        return ()  # the operator publishes it when it first starts; `Authorities` tells that it is waited for
     return _certificates("identity.clientCa", path, mistakes)
 
 

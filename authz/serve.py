@@ -60,7 +60,7 @@ async def _serve(settings: Settings, folder: Path) -> int:
             "configuration opens more or does less than it seems", extra={"key": caution.place, "told": caution.message}
         )
     server = GrpcServer(authz.check)
-    ops = OpsServer(registry, lambda: authz.missing)
+    ops = OpsServer(registry, lambda: authz.missing, remarks=lambda: authz.remarks)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -186,3 +186,59 @@ async def test_rotated_client_ca_is_taken_over_without_a_restart(
     finally:
         if service.process.poll() is None:
             await service.stop()
+
+
+async def test_without_a_published_ca_clients_with_certificates_of_their_own_are_served(
+    site: Site, ours: Policies, reader: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The operator has not published yet: its ConfigMap is an optional volume, an empty folder until then."""
+    authority = certificate("ca", is_ca=True)
+    leaf = certificate(issuer=authority, start=NOW.replace(year=2020), end=NOW.replace(year=2040))
+    begin, end = "2020-11-23T12:00:00Z", "2040-11-23T12:00:00Z"
+    ours.create("app", issued(leaf.fingerprint, begin=begin, end=end), clientId="trusted-partner-app", scopes=["patient/Patient.read"])  # fmt: skip
+    own = certificate("own", start=NOW.replace(year=2020), end=NOW.replace(year=2040))
+    external = {"source": "External", "fingerprints": [own.fingerprint]}
+    ours.create("own", {"certificate": {"fingerprints": [own.fingerprint]}}, clientId="own", certificate=external, scopes=["patient/Patient.read"])  # fmt: skip
+    monkeypatch.setenv("KUBECONFIG", str(reader))
+    mount = site.folder / "mount"
+    mount.mkdir()
+    service = Service(site, policies=SOURCE | {"namespaces": [ours.namespace]}, identity={"clientCa": "mount/ca.crt"})
+    messages = {
+        "issued": check_request(bearer=fresh_token(), forwarded=xfcc(leaf)),
+        "own": check_request(bearer=fresh_token(client_id="own", azp="own"), forwarded=xfcc(own)),
+    }
+
+    async def become(**expected: str) -> None:
+        async with asyncio.timeout(20):
+            while {name: await service.reason(message) for name, message in messages.items()} != expected:
+                await asyncio.sleep(0.05)
+
+    try:
+        await service.ready()
+        await become(issued="certificate_unknown", own="allowed")
+        told = (
+            "ready\nidentity.clientCa: no CA file yet (No such file or directory): no issued certificate is trusted\n"
+        )
+        assert await service.get("/readyz") == (200, told)
+        assert "clientpolicy_client_ca_certificates 0.0" in (await service.get("/metrics"))[1]
+        (mount / "ca.crt").write_text(authority.pem)
+        await become(issued="allowed", own="allowed")
+        assert await service.get("/readyz") == (200, "ready\n")
+        assert "clientpolicy_client_ca_certificates 1.0" in (await service.get("/metrics"))[1]
+        assert await service.stop() == 0
+    finally:
+        if service.process.poll() is None:
+            await service.stop()
+
+
+@pytest.mark.parametrize(("name", "text"), [("no-folder/ca.crt", None), ("ca.crt", "no certificate"), ("ca.crt", "")])
+def test_client_ca_in_a_folder_that_is_not_there_or_unreadable_is_a_mistake(
+    site: Site, reader: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str | None
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(reader))
+    if text is not None:
+        (site.folder / name).write_text(text)
+    file = site.write(policies=SOURCE, store={"url": "redis://127.0.0.1:1/0"}, identity={"clientCa": name})
+    done = run("serve", "--config", file)
+    assert done.returncode == 2
+    assert "identity.clientCa" in done.stderr

@@ -75,6 +75,13 @@ class Authorities:
         self.errors = 0  # looks that found no usable file
         self.loaded_at = 0.0  # s since the epoch
 
+    @property
+    def remark(self) -> str:
+        """What whoever asks for readiness is told; "" where there are CAs, or none are wanted."""
+        if self.certificates or not self.errors:
+            return ""
+        return f"{self._use.key}: no CA file yet ({self._trouble}): no issued certificate is trusted"
+
     def refresh(self) -> bool:
         """Look at the file; return whether it holds other CAs than before."""
         try:
@@ -103,7 +110,12 @@ class Authorities:
         self.errors += 1
         if trouble != self._trouble:
             told = {"key": self._use.key, "error": trouble}
-            logger.warning("CA file not read; the last good CAs hold", extra=told)
+            text = (
+                "CA file not read; the last good CAs hold"
+                if self.certificates
+                else "no CA file yet; nobody is trusted by it"
+            )
+            logger.warning(text, extra=told)
         self._trouble = trouble
 
     async def run(self, changed: Callable[[Certificates], None]) -> None:

@@ -15,20 +15,27 @@ class Unbindable(Exception):  # noqa: N818 a property of the address
 
 
 class OpsServer:
-    """`missing` returns what readiness still waits for; nothing means ready.
+    """`missing` returns what readiness still waits for, nothing means ready; `remarks` what is told beside it.
 
     `is_large`: the page is long enough to hold the loop up, and what it reads may be read from another thread.
     """
 
     def __init__(
-        self, registry: CollectorRegistry, missing: Callable[[], tuple[str, ...]], *, is_large: bool = False
+        self,
+        registry: CollectorRegistry,
+        missing: Callable[[], tuple[str, ...]],
+        *,
+        remarks: Callable[[], tuple[str, ...]] = tuple,
+        is_large: bool = False,
     ) -> None:
         async def live(_: web.Request) -> web.Response:
             return web.Response(text="ok\n")
 
         async def ready(_: web.Request) -> web.Response:
             waiting = missing()
-            return web.Response(text="ready\n") if not waiting else web.Response(status=503, text="\n".join(waiting))
+            if waiting:
+                return web.Response(status=503, text="\n".join(waiting))
+            return web.Response(text="\n".join(("ready", *remarks(), "")))
 
         async def metrics(_: web.Request) -> web.Response:
             page = await asyncio.to_thread(generate_latest, registry) if is_large else generate_latest(registry)

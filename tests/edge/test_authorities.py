@@ -65,8 +65,14 @@ def test_file_that_is_not_there_yet_is_a_mistake_only_where_it_was_asked_for(
     assert not source.refresh()
     assert source.certificates == ()
     assert source.errors == is_required
+    told = "identity.clientCa: no CA file yet (No such file or directory): no issued certificate is trusted"
+    assert source.remark == (told if is_required else "")
     file.write_text(OLD.pem)
     assert source.refresh()
+    assert source.remark == ""
+    file.unlink()
+    assert not source.refresh()
+    assert source.remark == "", "the last good CAs hold"
     assert names(source.certificates) == ["CN=old"]
 
 
