@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 LOCK := deploy/requirements/dev.txt
 STAMP := $(VENV)/.installed
 
-.PHONY: demo setup test mutants mutants-sample endings check format lint types layers chart protos tables lock bench bench-quota bench-operator images kind-up kind-down e2e clean
+.PHONY: demo setup test history mutants mutants-sample endings check format lint types layers chart protos tables lock bench bench-quota bench-operator images kind-up kind-down e2e clean
 
 demo: setup ## watch every request of the walk-through answered as it should
 	$(BIN)/clientpolicy demo
@@ -24,6 +24,10 @@ test: setup ## all tests, on a real Redis and a real Envoy; core and wire covere
 	@./tests/programs
 	$(BIN)/coverage run -m pytest --durations=12 --durations-min=3 $(TESTS)
 	$(BIN)/coverage report --include='authz/core/*,authz/wire/*' --fail-under=100 --skip-covered
+
+history: setup ## a minute of each fault of Redis, every admitted call recorded, and the promised bound in every window
+	@./tests/programs
+	HISTORY_SECONDS=60 $(BIN)/pytest tests/history --durations=0 $(TESTS)
 
 mutants: setup ## change each thing that decides, one at a time, and see a test notice; MODULES=authz/core/path.py for one
 	PYTHONPATH=tests $(BIN)/python -m mutants $(MODULES)

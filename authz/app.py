@@ -19,6 +19,7 @@ from authz.assembly import (
     style_of,
 )
 from authz.core.decide import Deny, Verdict
+from authz.core.quota import SECOND_US
 from authz.edge import chance, clock
 from authz.edge.audit import AuditLog, record
 from authz.edge.cautions import cautions_of
@@ -57,6 +58,7 @@ class Authz:
             prefix=settings.store.prefix,
             hash_key=settings.store.hash_key.encode(),
             replicas=replicas,
+            timeout_s=settings.store.timeout / SECOND_US,
         )
         self.limiter = Limiter(store, replicas=replicas, clock=clock.monotonic_us)
         self.keys = KeyRing(settings.issuers)

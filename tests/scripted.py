@@ -57,9 +57,17 @@ class Scripted:
         return decode(NONCE, asked, self.exchange(encode(NONCE, asked, now_us)))
 
     def admit(
-        self, subject: str, limits: tuple[Limit, ...], *, want: int = 1, cost: int = 1, now_us: int | None = None
+        self,
+        subject: str,
+        limits: tuple[Limit, ...],
+        *,
+        want: int = 1,
+        cost: int = 1,
+        now_us: int | None = None,
+        debits: tuple[int, ...] = (),
     ) -> Admission:
-        return self.admit_all([(subject, limits, want, cost)], now_us)[0]
+        asked = [Asked(Plan(self.key(subject), limits), want, cost, debits)]
+        return decode(NONCE, asked, self.exchange(encode(NONCE, asked, now_us)))[0]
 
     def spend(
         self, subject: str, limits: tuple[Limit, ...], *, cost: int = 1, now_us: int | None = None

@@ -17,9 +17,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from math import ceil, gcd, inf
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from authz.policy.limits import CALENDAR_CODES, Calendar, CalendarLimit, Limit, RateLimit
+
+if TYPE_CHECKING:
+    from authz.core.debts import Account, Doubt
 
 SECOND_US = 1_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -54,9 +57,11 @@ class Exceeded(NamedTuple):
 
 
 class Unknown(NamedTuple):
-    """The store did not answer in time; whether it charged is not known."""
+    """The store did not answer in time; whether it charged is not known, or may become known by `doubt`."""
 
     detail: str
+    doubt: Doubt | None = None
+    account: Account | None = None  # where it is noted if the call is admitted all the same
 
 
 class Mark(NamedTuple):
@@ -86,33 +91,49 @@ class Admission(NamedTuple):
     now_us: int
     admitted: int
     held: tuple[Held, ...]
+    repaid: tuple[int, ...] = ()  # of each limit's debit, the calls that were charged before `held`
 
 
 def admit(
-    state: State, limits: tuple[Limit, ...], now_us: int, want: int = 1, cost: int = 1
+    state: State, limits: tuple[Limit, ...], now_us: int, want: int = 1, cost: int = 1, *, debits: tuple[int, ...] = ()
 ) -> tuple[Admission, State | None]:
     """Return how many of `want` calls of one cost pass, and the new state; None where nothing is to be written.
 
-    A limit in Shadow mode is charged as it would be if it were enforced, and stops nobody. A refusal writes nothing but
-    what a limit holds where that is another thing than what is stored: a debt beyond a full bucket, or counted in terms
-    from before an edit, would drain by itself later than the wait that is told.
+    `debits` are calls, by limit, that were admitted elsewhere: they are charged first, cannot be refused, and stop at
+    full. A limit in Shadow mode is charged as it would be if it were enforced, and stops nobody. A refusal writes
+    nothing but what a limit holds where that is another thing than what is stored: a debt beyond a full bucket, or
+    counted in terms from before an edit, would drain by itself later than the wait that is told.
     """
     read = [_held(limit, state.get(limit.tag), now_us) for limit in limits]
-    held = tuple([one for one, _ in read])
+    held, repaid = repay(limits, tuple([one for one, _ in read]), debits)
     admitted = want
     for limit, (_, used) in zip(limits, held, strict=True):
         if limit.enforced and used + admitted * cost * limit.unit > limit.full:
             admitted = (limit.full - used) // (cost * limit.unit)
-    admission = Admission(now_us, admitted, held)
-    if not admitted and not (want and any(is_stale for _, is_stale in read)):
+    admission = Admission(now_us, admitted, held, repaid)
+    if not admitted and not any(repaid) and not (want and any(is_stale for _, is_stale in read)):
         return admission, None
     charged = zip(limits, held, strict=True)
     return admission, {limit.tag: _mark(limit, _charge(limit, before, admitted, cost)) for limit, before in charged}
 
 
+def repay(
+    limits: tuple[Limit, ...], held: tuple[Held, ...], debits: tuple[int, ...]
+) -> tuple[tuple[Held, ...], tuple[int, ...]]:
+    """Return what limits hold once debits were charged, and how many calls of each found room."""
+    if not debits:
+        return held, ()
+    repaid = tuple(
+        min(debit, (limit.full - used) // limit.unit)
+        for limit, (_, used), debit in zip(limits, held, debits, strict=True)
+    )
+    charged = zip(limits, held, repaid, strict=True)
+    return tuple(Held(from_us, used + calls * limit.unit) for limit, (from_us, used), calls in charged), repaid
+
+
 def outcome(admission: Admission, limits: tuple[Limit, ...], place: int = 0, cost: int = 1) -> Within | Exceeded:
     """Return what the call in this place (from 0) of an admission learns."""
-    now_us, admitted, held = admission
+    now_us, admitted, held, _ = admission
     passes = place < admitted
     calls = place + 1 if passes else admitted
     levels, shadowed = [], []
@@ -129,6 +150,12 @@ def outcome(admission: Admission, limits: tuple[Limit, ...], place: int = 0, cos
             if limit_wait_us > wait_us:
                 binding, wait_us = limit.name, limit_wait_us
     return Within(tuple(levels), tuple(shadowed)) if passes else Exceeded(binding, wait_us, tuple(levels))
+
+
+def charged_by(admission: Admission, limits: tuple[Limit, ...]) -> tuple[Held, ...]:
+    """Return what each limit held after an admission of calls of cost 1."""
+    held = zip(limits, admission.held, strict=True)
+    return tuple(_charge(limit, before, admission.admitted, 1) for limit, before in held)
 
 
 def window_ends_us(admission: Admission, limits: tuple[Limit, ...]) -> list[int]:

@@ -32,6 +32,8 @@ from authz.policy.duration import parse_duration
 from authz.policy.fields import DurationText, EntryName, Fingerprint, each_once
 from authz.policy.limits import Limit, rate_limit
 
+TIMEOUT_LEAST_US: Final = parse_duration("1ms")
+DEADLINE_MOST_US: Final = parse_duration("10s")
 JWKS_MAX_AGE_LEAST_US: Final = parse_duration("1m")
 NAMESPACES_MAX: Final = 64  # each has a watch of its own; beyond, one watch of all namespaces costs less
 PROXY_FINGERPRINTS_MAX: Final = 256  # gateways of one platform, old and new certificates of each
@@ -52,6 +54,18 @@ def _duration(value: object) -> int:
 def _max_age(value: int) -> int:
     if value < JWKS_MAX_AGE_LEAST_US:
         raise ValueError("expected at least 1m: keys are read anew twice within it")
+    return value
+
+
+def _deadline(value: int) -> int:
+    if not TIMEOUT_LEAST_US < value <= DEADLINE_MOST_US:
+        raise ValueError("expected above 1ms and at most 10s; Envoy waits for 200ms unless it is told otherwise")
+    return value
+
+
+def _timeout(value: int) -> int:
+    if value < TIMEOUT_LEAST_US:
+        raise ValueError("expected at least 1ms")
     return value
 
 
@@ -123,6 +137,7 @@ class Tls(SettingsModel):
 class Listen(SettingsModel):
     grpc: Address = "127.0.0.1:9191"
     ops: Address = "127.0.0.1:9192"
+    deadline: Annotated[Duration, AfterValidator(_deadline)] = parse_duration("150ms")
     tls: Tls | None = None
 
 
@@ -228,6 +243,7 @@ def _issuers_apart(issuers: tuple[IssuerSettings, ...]) -> tuple[IssuerSettings,
 
 class StoreSettings(SettingsModel):
     url: Annotated[str, AfterValidator(_store_url)] = MEMORY
+    timeout: Annotated[Duration, AfterValidator(_timeout)] = parse_duration("25ms")
     prefix: Annotated[str, AfterValidator(_key_prefix)] = ""
     hash_key: Annotated[str, AfterValidator(_hash_key)] = "clientpolicy"
 
@@ -280,6 +296,14 @@ class Settings(SettingsModel):
     upstream: Upstream = Upstream()
     shadow: Literal["allow", "forbid"] = "allow"
     ceilings: Annotated[tuple[Ceiling, ...], Field(max_length=256)] = ()
+
+    @field_validator("store")
+    @classmethod
+    def _in_time(cls, store: StoreSettings, info: ValidationInfo) -> StoreSettings:
+        listen = info.data.get("listen")
+        if listen is not None and store.timeout >= listen.deadline:
+            raise ValueError("timeout: expected less than listen.deadline, within which the whole decision is made")
+        return store
 
 
 NAMES: Final = {

@@ -15,6 +15,9 @@ from authz.edge.store.script import Asked, Garbled, Plan, decode, encode, read_s
 from authz.policy.limits import Calendar, Limit, calendar_limit, rate_limit
 
 Calls = list[tuple[tuple[Limit, ...], int, int, int]]
+DEBITS: st.SearchStrategy[list[int]] = st.just([]) | st.lists(
+    st.integers(0, 5) | st.integers(0, 2**32 - 1), min_size=4, max_size=4
+)
 EARLIEST_US, LATEST_US = 10**15, 4 * 10**15  # 2001 to 2096
 
 CALLS: st.SearchStrategy[Calls] = st.lists(
@@ -34,17 +37,19 @@ def clamp(now_us: int) -> int:
 
 
 @settings(max_examples=300)
-@given(CALLS)
-def test_script_and_model_agree_call_for_call(redis: RedisServer, calls: Calls) -> None:
-    """Any limits, edited between calls, any number of calls and cost, a clock that jumps both ways."""
+@given(CALLS, st.lists(DEBITS, min_size=12, max_size=12))
+def test_script_and_model_agree_call_for_call(redis: RedisServer, calls: Calls, owed: list[list[int]]) -> None:
+    """Any limits, edited between calls, any number of calls and cost, any debits, a clock that jumps both ways."""
     with Scripted(redis) as scripted:
         state: State = {}
         now_us = NOW_US
-        for limits, want, cost, step_us in calls:
+        for (limits, want, cost, step_us), owing in zip(calls, owed, strict=False):
             now_us = clamp(now_us + step_us)
             paid = affordable(limits, cost)
-            expected, after = admit(state, limits, now_us, want, paid)
-            assert scripted.admit("k", limits, want=want, cost=paid, now_us=now_us) == expected
+            debits = tuple(owing[: len(limits)])
+            want *= not debits or owing[-1] % 2  # noqa: PLW2901 debits also come alone
+            expected, after = admit(state, limits, now_us, want, paid, debits=debits)
+            assert scripted.admit("k", limits, want=want, cost=paid, now_us=now_us, debits=debits) == expected
             if after is not None:
                 state = after
             value = scripted.value("k")
@@ -197,6 +202,37 @@ def test_shadow_limit_changes_no_verdict(redis: RedisServer, limits: tuple[Limit
         both = scripted.admit("both", limits, want=want, now_us=NOW_US)
         alone = scripted.admit("alone", enforced, want=want, now_us=NOW_US)
         assert both.admitted == alone.admitted
+
+
+# ---- debits -----------------------------------------------------------------------------------------------------
+
+
+def test_debit_is_charged_before_calls_and_stops_at_full(redis: RedisServer) -> None:
+    with Scripted(redis) as scripted:
+        first = scripted.admit("k", (NGINX, MONTHLY), want=5, now_us=NOW_US, debits=(20, 2))
+        assert (first.admitted, first.repaid) == (1, (20, 2))
+        second = scripted.admit("k", (NGINX, MONTHLY), want=0, now_us=NOW_US, debits=(7, 7))
+        assert (second.admitted, second.repaid) == (0, (0, 0))
+        third = scripted.admit("k", (NGINX, MONTHLY), want=1, now_us=NOW_US + 350_000, debits=(2, 0))
+        assert (third.admitted, third.repaid) == (0, (2, 0))
+        assert isinstance(scripted.spend("k", (NGINX,), now_us=NOW_US + 350_000), Within)
+
+
+@given(LIMIT_SETS, st.integers(1, 40), st.integers(1, 40))
+def test_debit_is_what_as_many_calls_would_have_been(
+    redis: RedisServer, limits: tuple[Limit, ...], before: int, owed: int
+) -> None:
+    """Of limits that have room for all of them; each stops at its own full."""
+    with Scripted(redis) as scripted:
+        for key in ("called", "debited"):
+            scripted.admit(key, limits, want=before, now_us=NOW_US)
+        called = scripted.admit("called", limits, want=owed, now_us=NOW_US)
+        debited = scripted.admit("debited", limits, want=0, now_us=NOW_US, debits=(owed,) * len(limits))
+        enforced = [place for place, limit in enumerate(limits) if limit.enforced]
+        assert all(debited.repaid[place] >= called.admitted for place in enforced)
+        if called.admitted == owed:
+            after = [scripted.admit(key, limits, want=0, now_us=NOW_US).held for key in ("called", "debited")]
+            assert [after[0][place] for place in enforced] == [after[1][place] for place in enforced]
 
 
 # ---- edits ------------------------------------------------------------------------------------------------------

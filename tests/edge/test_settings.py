@@ -45,6 +45,8 @@ def test_defaults_are_the_designs(tmp_path: Path) -> None:
     assert settings.fhir.compartment is Compartment.DENY
     assert settings.public == ("GET /health", "GET /fhir/metadata", "GET /fhir/.well-known/smart-configuration")
     assert settings.store.url == "memory://"
+    assert settings.store.timeout == 25_000
+    assert settings.listen.deadline == 150_000
     assert settings.quota.headers == "ietf"
     assert settings.audit.path == "-"
     issuer = settings.issuers[0]
@@ -175,6 +177,15 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "public ambiguous": ({"public": ["GET /a/../b"]}, "public[0]"),
     "public with query": ({"public": ["GET /a?b"]}, "public[0]: a path without query"),
     "public wildcard inside": ({"public": ["GET /a/*/b"]}, "public[0]: a path without query"),
+    "timeout too short": ({"store": {"timeout": "999us"}}, "store.timeout: expected at least 1ms"),
+    "timeout as a number": ({"store": {"timeout": 25}}, "store.timeout: expected a duration such as"),
+    "timeout of the deadline": ({"store": {"timeout": "150ms"}}, "store: timeout: expected less than listen.deadline"),
+    "timeout beyond the deadline": (
+        {"store": {"timeout": "25ms"}, "listen": {"deadline": "20ms"}},
+        "store: timeout: expected less than listen.deadline",
+    ),
+    "deadline too short": ({"listen": {"deadline": "1ms"}}, "listen.deadline: expected above 1ms and at most 10s"),
+    "deadline too long": ({"listen": {"deadline": "11s"}}, "listen.deadline: expected above 1ms and at most 10s"),
     "store": ({"store": {"url": "mysql://x"}}, "store.url: expected a URL that begins with"),
     "prefix with a slot": ({"store": {"prefix": "{a}:"}}, "store.prefix: expected up to 64 printable"),
     "prefix too long": ({"store": {"prefix": "a" * 65}}, "store.prefix: expected up to 64 printable"),

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from authz.core.cache import Bounded
+from authz.core.debts import Account
 from authz.core.quota import SECOND_US, Exceeded, Level, Unknown, Within, share
+from authz.edge import clock
 from authz.edge.metrics import Number
 from authz.edge.store import Store
 from authz.edge.store.memory import MemoryStore
+from authz.edge.store.node import TIMEOUT_S
 from authz.edge.store.place import MEMORY, read_place
 from authz.edge.store.redis import RedisStore
 from authz.policy.limits import Limit, OnStoreFailure
@@ -102,7 +105,33 @@ class Limiter:
             self.open_ += 1
             return Within(())
         self.local += 1
-        return self._local.charge(key, found[1], now_us=now_us)
+        if unknown.account is None:
+            return self._local.charge(key, found[1], now_us=now_us)
+        return self._owing(unknown, unknown.account, key, found, now_us)
+
+    def _owing(
+        self,
+        unknown: Unknown,
+        account: Account,
+        key: str,
+        found: tuple[tuple[Limit, ...], tuple[Limit, ...]],
+        now_us: int,
+    ) -> Within | Exceeded:
+        """Decide from this replica's share, starting from what the store told last; what is admitted is owed to it."""
+        limits, shares = found
+        at_us = clock.monotonic_us()
+        account.share(shares)
+        state = account.seed(limits, at_us, now_us)
+        if state is not None:
+            self._local.seed(key, state, shares, now_us)
+        binding = account.binding(at_us)
+        if binding is not None:
+            wait_us = -(-binding.unit // max(1, binding.terms[1]))  # until its share makes one call good
+            return Exceeded(binding.name, wait_us, self._local.levels(key, shares, now_us))
+        outcome = self._local.charge(key, shares, now_us=now_us)
+        if isinstance(outcome, Within):
+            account.admit(unknown.doubt, at_us, now_us)
+        return outcome
 
     def numbers(self) -> Iterator[Number]:
         """Return what the metrics page tells of quotas."""
@@ -112,7 +141,7 @@ class Limiter:
         yield "counter", "clientpolicy_quota_remembered", told, {}, self.remembered
         told = "Calls that a quota in Shadow mode would have refused."
         yield "counter", "clientpolicy_quota_shadowed", told, {}, self.shadowed
-        forgotten = self._local.forgotten
+        forgotten = self._local.forgotten + (self.store.ledger.forgotten if isinstance(self.store, RedisStore) else 0)
         if isinstance(self.store, MemoryStore):
             forgotten += self.store.forgotten
         told = "Counts in memory dropped before they were idle, for want of room."
@@ -128,7 +157,9 @@ def _reset_us(level: Level) -> int:
     return level.reset_us
 
 
-def open_store(url: str, *, folder: Path, prefix: str, hash_key: bytes, replicas: int) -> Store:
+def open_store(
+    url: str, *, folder: Path, prefix: str, hash_key: bytes, replicas: int, timeout_s: float = TIMEOUT_S
+) -> Store:
     """Return the store that a URL names; files that it names are in `folder`.
 
     Raises:
@@ -136,4 +167,5 @@ def open_store(url: str, *, folder: Path, prefix: str, hash_key: bytes, replicas
     """
     if url == MEMORY:
         return MemoryStore()
-    return RedisStore(read_place(url, folder), prefix=prefix, hash_key=hash_key, replicas=replicas)
+    place = read_place(url, folder)
+    return RedisStore(place, prefix=prefix, hash_key=hash_key, replicas=replicas, timeout_s=timeout_s)

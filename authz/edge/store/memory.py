@@ -6,7 +6,7 @@ from collections import OrderedDict
 from typing import Final
 
 from authz.core.address import ANONYMOUS
-from authz.core.quota import Exceeded, State, Within, expires_us, spend
+from authz.core.quota import Exceeded, Level, State, Within, expires_us, levels_at, spend
 from authz.policy.limits import Limit
 
 KEYS_MAX: Final = 100_000  # of clients, and of addresses; about 0.5 kB each
@@ -41,12 +41,24 @@ class MemoryStore:
     def charge(self, key: str, limits: tuple[Limit, ...], *, now_us: int, cost: int = 1) -> Within | Exceeded:
         if not limits:
             return Within(())
-        room = self._addresses if key.startswith(ANONYMOUS) else self._clients
+        room = self._room(key)
         found = room.states.get(key)
         outcome, state = spend(found[0] if found is not None else {}, limits, now_us, cost)
         if state is not None:
             room.put(key, state, limits, now_us)
         return outcome
+
+    def seed(self, key: str, state: State, limits: tuple[Limit, ...], now_us: int) -> None:
+        """Have a key start from this state."""
+        self._room(key).put(key, state, limits, now_us)
+
+    def levels(self, key: str, limits: tuple[Limit, ...], now_us: int) -> tuple[Level, ...]:
+        """Return where a key's limits stand."""
+        found = self._room(key).states.get(key)
+        return levels_at(found[0] if found is not None else {}, limits, now_us)
+
+    def _room(self, key: str) -> _Room:
+        return self._addresses if key.startswith(ANONYMOUS) else self._clients
 
     async def close(self) -> None:
         self._clients.states.clear()

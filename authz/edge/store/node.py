@@ -2,8 +2,7 @@
 
 Calls of one turn of the event loop are sent together, equal keys merged into "admit up to k", and while two such
 flushes are on their way the next collects what comes: the busier, the fewer calls. A call is sent once. Without an
-answer within the budget its callers are told so, and what Redis says later is dropped: whether it was charged, nobody
-knows.
+answer in time its callers are told so; what Redis says later tells what it charged (`core/debts.py`).
 
 A node is up from a probe that succeeded until it fails: too often (`Breaker`), for too long, or for good (its
 connection ends, it is a replica now). Then it is connected anew and probed in the background until it answers; callers
@@ -31,8 +30,8 @@ from authz.edge.store.script import SOURCE, Asked, Garbled, Plan, command, decod
 
 logger = logging.getLogger(__name__)
 
-BUDGET_S: Final = 0.025  # of the 200 ms that Envoy waits for the whole decision
-STALLED_S: Final = 0.25  # a connection whose oldest call waits longer is given up
+TIMEOUT_S: Final = 0.025  # of the 200 ms that Envoy waits for the whole decision
+STALLED_S: Final = 0.25  # a connection whose oldest call waits longer is given up, or twice the timeout
 CONNECT_S: Final = 1.0
 PROBE_S: Final = 0.25  # between two attempts at a node that is down, less up to half by chance
 IDLE_S: Final = 1.0  # a connection that nobody used for this long is probed
@@ -59,6 +58,7 @@ class Node:
         self._connect = connect
         self.probe = probe  # a key of its own, that it must hold
         self._counts = counts
+        self.timeout_s = TIMEOUT_S
         self._moved = moved
         self._redirect = redirect
         self._on_down = on_down
@@ -98,13 +98,17 @@ class Node:
         ask.waiters.append(waiter)
         return waiter
 
+    def repay(self, plan: Plan) -> None:
+        """Send what a key owes, though nobody asks for it."""
+        if self._link is not None and (plan, 1) not in self._pending:
+            self._pending[plan, 1] = Ask(plan, 1, clock.monotonic_s(), None)
+            self._schedule()
+
     def take(self, ask: Ask, *, asking: bool) -> bool:
         """Take over what another node redirected here; return whether that could be done."""
         if self._link is None:
             return False
-        if asking:
-            self._link.send(command(b"ASKING"), _ignore)
-        self._send(self._link, [ask], ends_flush=False)
+        self._send(self._link, [ask], ends_flush=False, asking=asking)
         return True
 
     def _schedule(self) -> None:
@@ -121,15 +125,13 @@ class Node:
             return
         keys = list(self._pending)[:KEYS_MAX]
         groups: dict[int, list[Ask]] = {}
+        now_s = clock.monotonic_s()
         for key in keys:
             ask = self._pending.pop(key)
-            ask.waiters = [waiter for waiter in ask.waiters if not waiter.done()]  # who went away before it was sent
-            if not ask.waiters:
-                continue
-            ask.want = len(ask.waiters) + (ask.extra.wants() if ask.extra is not None else 0)
-            # A cluster runs a script on keys of one slot only.
-            groups.setdefault(ask.plan.slot if self._redirect is not None else 0, []).append(ask)
-        self._pace.flushed(clock.monotonic_s(), sum([len(ask.waiters) for ask in self._pending.values()]))
+            if ask.prepare(now_s):
+                # A cluster runs a script on keys of one slot only.
+                groups.setdefault(ask.plan.slot if self._redirect is not None else 0, []).append(ask)
+        self._pace.flushed(now_s, sum([len(ask.waiters) for ask in self._pending.values()]))
         last = len(groups) - 1
         self._flushes += bool(groups)
         for place, asks in enumerate(groups.values()):
@@ -137,14 +139,19 @@ class Node:
         if self._pending:
             self._schedule()
 
-    def _send(self, link: Link, asks: list[Ask], *, ends_flush: bool) -> None:
+    def _send(self, link: Link, asks: list[Ask], *, ends_flush: bool, asking: bool = False) -> None:
         self._nonce += 1
-        call = Call(asks, self._nonce, clock.monotonic_s(), ends_flush=ends_flush)
+        call = Call(asks, self._nonce, clock.monotonic_s(), ends_flush=ends_flush, asking=asking)
         self._used = True
-        self._calls.append(call)
         self._counts.sent(call.asks)
-        link.send(call.data, lambda reply: self._replied(call, reply))
+        self._transmit(link, call)
         self._watch()
+
+    def _transmit(self, link: Link, call: Call) -> None:
+        self._calls.append(call)
+        if call.asking:
+            link.send(command(b"ASKING"), _ignore)
+        link.send(call.data, lambda reply: self._replied(call, reply))
 
     def _replied(self, call: Call, reply: object) -> None:
         """Take the reply to the oldest call: replies come in the order of the calls."""
@@ -165,9 +172,11 @@ class Node:
             now_s = clock.monotonic_s()
             self._breaker.succeeded(now_s)
             self._counts.answered(now_s - call.sent_s)
-            if not call.over:
-                for ask, admission in zip(call.asks, admissions, strict=True):
-                    ask.settle(admission, call.sent_s)
+            for ask, admission in zip(call.asks, admissions, strict=True):
+                if call.over:
+                    ask.settle_late(admission, now_s)
+                else:
+                    ask.settle(admission, call.sent_s, now_s)
         if self._pending:
             self._schedule()
 
@@ -175,18 +184,19 @@ class Node:
         """Act on an error of Redis. NOSCRIPT and a redirection alone say that nothing ran and the call may be sent."""
         code = error.partition(" ")[0]
         if code in ("MOVED", "ASK", "TRYAGAIN") and self._redirect is not None:
-            for ask in () if call.over else call.asks:
+            for ask in call.asks:
                 ask.redirects += 1
-                if ask.redirects > REDIRECTS_MAX or not self._redirect(ask, error):
+                if call.over:
+                    ask.abandon(clock.monotonic_s())
+                elif ask.redirects > REDIRECTS_MAX or not self._redirect(ask, error):
                     self._counts.failed("redirected")
-                    ask.fail(Unknown("the cluster is being rearranged"))
+                    ask.fail("the cluster is being rearranged")
             return
         if code == "NOSCRIPT" and not call.over and not call.resent and self._link is not None:
             call.resent = True
-            self._calls.append(call)
             self._flushes += call.ends_flush
             self._link.send(command(b"SCRIPT", b"LOAD", SOURCE), _ignore)
-            self._link.send(call.data, lambda reply: self._replied(call, reply))
+            self._transmit(self._link, call)
             return
         self._fail(call, code.lower(), f"the store refuses: {code}")
         if code == "READONLY" or "READONLY" in error:
@@ -195,43 +205,48 @@ class Node:
             self._break(error)
 
     def _fail(self, call: Call, kind: str, detail: str) -> None:
-        if not call.over:
-            call.over = True
-            self._counts.failed(kind)
+        """Tell the callers that there is no answer, or where they know it, that none will come."""
+        if call.over:
             for ask in call.asks:
-                ask.fail(Unknown(detail))
+                ask.abandon(clock.monotonic_s())
+            return
+        call.over = True
+        self._counts.failed(kind)
+        for ask in call.asks:
+            ask.fail(detail, in_doubt=kind == "timeout")
 
     # ---- time ---------------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
         """Have a timer while anything is under way: one for all, because they end in the order in which they began."""
         if self._timer is None:
-            self._timer = self._loop.call_later(BUDGET_S, self._look)
+            self._timer = self._loop.call_later(self.timeout_s, self._look)
 
     def _look(self) -> None:
         self._timer = None
         now_s = clock.monotonic_s()
         broken = False
         for call in self._calls:
-            if not call.over and now_s - call.since_s >= BUDGET_S:
+            if not call.over and now_s - call.since_s >= self.timeout_s:
                 self._fail(call, "timeout", "no answer from the store in time")
                 broken |= self._breaker.failed(now_s)
-        late = [key for key, ask in self._pending.items() if now_s - ask.since_s >= BUDGET_S]
+        late = [key for key, ask in self._pending.items() if now_s - ask.since_s >= self.timeout_s]
         for key in late:
             self._counts.failed("unsent")  # surely not charged
-            self._pending.pop(key).fail(Unknown("no answer from the store in time"))
+            self._pending.pop(key).fail("no answer from the store in time")
         if late:
             broken |= self._breaker.failed(now_s)
-        stalled = bool(self._calls) and now_s - self._calls[0].sent_s >= STALLED_S
+        stalled_s = max(STALLED_S, 2 * self.timeout_s)
+        stalled = bool(self._calls) and now_s - self._calls[0].sent_s >= stalled_s
         if broken or stalled:
             self._break("too many failures" if broken else "no answer for too long")
             return
-        due = [call.since_s + BUDGET_S for call in self._calls if not call.over]
-        due += [ask.since_s + BUDGET_S for ask in self._pending.values()][:1]
+        due = [call.since_s + self.timeout_s for call in self._calls if not call.over]
+        due += [ask.since_s + self.timeout_s for ask in self._pending.values()][:1]
         if self._calls:
-            due.append(self._calls[0].sent_s + STALLED_S)
-        if due:
-            self._timer = self._loop.call_later(max(min(due) - now_s, 0.001), self._look)
+            due.append(self._calls[0].sent_s + stalled_s)
+        if due:  # who asks meanwhile has no timer of his own
+            self._timer = self._loop.call_later(min(max(min(due) - now_s, 0.001), self.timeout_s), self._look)
 
     # ---- life ---------------------------------------------------------------------------------------------------
 
@@ -247,7 +262,7 @@ class Node:
             link.close(why)  # every call on its way gets Lost
         pending, self._pending = self._pending, {}
         for ask in pending.values():
-            ask.fail(Unknown(why))
+            ask.fail(why)
         for handle in (self._timer, self._flushing):
             if handle is not None:
                 handle.cancel()
@@ -275,7 +290,7 @@ class Node:
         try:
             await link.call(b"SCRIPT", b"LOAD", SOURCE)
             asked = [Asked(self.probe, 1, 1)]
-            async with asyncio.timeout(BUDGET_S):
+            async with asyncio.timeout(self.timeout_s):
                 decode(0, asked, await link.ask(encode(0, asked)))
         except BaseException:
             link.close("not usable")

@@ -1,12 +1,13 @@
 """Quotas that all replicas share, in Redis: one key a client, one script a call, never a retry.
 
-A charge that got no answer may have happened, so it is not repeated: at worst a client is charged once too often, never
-admitted once too often.
+A charge that got no answer may have happened, so it is not repeated. What is admitted without an answer is noted, and
+debited when Redis answers: at worst a client is charged once too often.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Final
 
@@ -15,9 +16,10 @@ from authz.edge import clock
 from authz.edge.metrics import Number
 from authz.edge.store import lease
 from authz.edge.store.counts import Counts
-from authz.edge.store.node import Node
+from authz.edge.store.ledger import ROUND_S, Ledger
+from authz.edge.store.node import TIMEOUT_S, Node
 from authz.edge.store.place import Place
-from authz.edge.store.script import Plan, redis_key
+from authz.edge.store.script import Plan, read_told, redis_key
 from authz.edge.store.topology import Topology, open_topology
 from authz.policy.limits import Limit
 
@@ -27,21 +29,31 @@ PLANS_MAX: Final = 100_000  # about 0.7 kB each
 class RedisStore:
     """Charges limits in Redis; `hash_key` keeps client names out of its keys. Opened in the event loop that uses it."""
 
-    def __init__(self, place: Place, *, prefix: str = "", hash_key: bytes = b"clientpolicy", replicas: int = 1) -> None:
+    def __init__(
+        self,
+        place: Place,
+        *,
+        prefix: str = "",
+        hash_key: bytes = b"clientpolicy",
+        replicas: int = 1,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
         self._place = place
         self._prefix = prefix
         self._hash_key = hash_key
         self._replicas = replicas
-        self._plans: dict[str, tuple[Plan, Leasing | None]] = {}
+        self._timeout_s = timeout_s
+        self._plans: OrderedDict[str, tuple[Plan, Leasing | None]] = OrderedDict()
         self._topology: Topology | None = None
-        self._running: asyncio.Task[None] | None = None
+        self._running: tuple[asyncio.Task[None], ...] = ()
+        self.ledger = Ledger()
         self.counts = Counts()
         self.leases = LeaseCounts()
 
     async def open(self) -> None:
         """Begin to connect, in the background: who asks before that is over gets Unknown."""
-        self._topology = open_topology(self._place, self.redis_key, self.counts)
-        self._running = asyncio.create_task(self._topology.run())
+        self._topology = open_topology(self._place, self.redis_key, self.counts, self._timeout_s)
+        self._running = asyncio.create_task(self._topology.run()), asyncio.create_task(self._repay(self._topology))
 
     async def spend(
         self, key: str, limits: tuple[Limit, ...], *, now_us: int, cost: int = 1
@@ -60,15 +72,35 @@ class RedisStore:
                 return taken
         node = self._topology.node_of(plan) if self._topology is not None else None
         if node is None:
-            return Unknown("the store is not known yet")
+            return self._unknown(key, plan, Unknown("the store is not known yet"))
         asked = node.ask(plan, cost, leasing)
-        return asked if isinstance(asked, Unknown) else await asked
+        found = asked if isinstance(asked, Unknown) else await asked
+        return self._unknown(key, plan, found) if isinstance(found, Unknown) else found
+
+    def _unknown(self, key: str, plan: Plan, unknown: Unknown) -> Unknown:
+        """Return that there is no answer, with the account where it is noted if the call is admitted all the same."""
+        account = self.ledger.account(key, plan)
+        told = read_told(plan)
+        if told is not None:
+            account.tell(told, int(plan.told_s * 1e6))
+        return unknown._replace(account=account)
+
+    async def _repay(self, topology: Topology) -> None:
+        """Send the debits that no caller carries, a few at a time, so that no caller waits behind them."""
+        while True:
+            await asyncio.sleep(ROUND_S)
+            for plan in self.ledger.due(clock.monotonic_us()) if len(self.ledger) else ():
+                node = topology.node_of(plan)
+                if node is not None:
+                    node.repay(plan)
 
     def _plan(self, key: str, limits: tuple[Limit, ...]) -> tuple[Plan, Leasing | None]:
         if len(self._plans) >= PLANS_MAX and key not in self._plans:
-            del self._plans[next(iter(self._plans))]
+            self._plans.popitem(last=False)  # of a plain dict, the first is found behind all that were deleted
         leasing = Leasing(limits, self._replicas, self.leases) if lease.tau_us(limits) else None
-        kept = self._plans[key] = Plan(self.redis_key(key), limits), leasing
+        plan = Plan(self.redis_key(key), limits)
+        self.ledger.follow(key, plan)
+        kept = self._plans[key] = plan, leasing
         return kept
 
     def redis_key(self, key: str) -> bytes:
@@ -95,10 +127,10 @@ class RedisStore:
             yield "counter", "clientpolicy_lease_calls", told, {"what": what}, count
 
     async def close(self) -> None:
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.gather(self._running, return_exceptions=True)
-            self._running = None
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        self._running = ()
 
 
 class LeaseCounts:

@@ -11,7 +11,8 @@ from typing import Final, NamedTuple
 
 from redis.crc import key_slot
 
-from authz.core.quota import Admission, Held, Mark, State
+from authz.core.debts import Account
+from authz.core.quota import Admission, Held, Mark, State, repay
 from authz.policy.limits import CALENDAR_CODES, TAG_BYTES, Limit, RateLimit
 
 SOURCE: Final = files("authz.edge.store").joinpath("spend.lua").read_bytes()
@@ -21,6 +22,8 @@ _ASKED: Final = Struct(">II")
 _LIMIT: Final = Struct(f">{TAG_BYTES}sBQQI")
 _STORED: Final = Struct(f">{TAG_BYTES}sQIQI")
 _HEAD: Final = Struct(">QQ")
+_DEBIT: Final = Struct(">I")
+_DEBITED: Final = 64
 _SHADOW: Final = 128
 
 
@@ -31,7 +34,7 @@ class Garbled(Exception):  # noqa: N818 a property of the reply
 class Plan:
     """How one key is asked: everything about it that is the same in each call."""
 
-    __slots__ = ("_terms", "answer", "argument", "key", "limits", "slot")
+    __slots__ = ("_terms", "account", "answer", "argument", "key", "limits", "slot", "told", "told_s")
 
     def __init__(self, key: bytes, limits: tuple[Limit, ...]) -> None:
         self.key = bulk(key)
@@ -39,16 +42,21 @@ class Plan:
         self.limits = limits
         self.answer = _answer(len(limits))
         self._terms = b"".join(_terms(limit) for limit in limits)
-        self.argument = self.asked(1, 1)
+        self.argument = self.asked(1, 1, ())
+        self.account: Account | None = None  # of calls that were admitted without the store, if there are any
+        self.told: bytes | None = None  # of the last reply, what `read_told` reads; and when it came
+        self.told_s = 0.0
 
-    def asked(self, want: int, cost: int) -> bytes:
-        return bulk(_ASKED.pack(want, cost) + self._terms)
+    def asked(self, want: int, cost: int, debits: tuple[int, ...]) -> bytes:
+        terms = b"".join(map(_terms, self.limits, debits)) if debits else self._terms
+        return bulk(_ASKED.pack(want, cost) + terms)
 
 
 class Asked(NamedTuple):
     plan: Plan
     want: int
     cost: int
+    debits: tuple[int, ...] = ()  # calls by limit, or none at all
 
 
 def redis_key(prefix: str, hash_key: bytes, subject: str) -> bytes:
@@ -70,14 +78,28 @@ def encode(nonce: int, asked: Sequence[Asked], now_us: int | None = None) -> byt
     """Return one script call for all of these keys; `now_us` replaces Redis's clock in tests."""
     first = NONCE.pack(nonce) if now_us is None else _HEAD.pack(nonce, now_us)
     parts = [_evalsha(len(asked))]
-    parts += [plan.key for plan, _, _ in asked]
+    parts += [plan.key for plan, _, _, _ in asked]
     parts.append(bulk(first))
-    parts += [plan.argument if want == cost == 1 else plan.asked(want, cost) for plan, want, cost in asked]
+    parts += [
+        plan.argument if want == cost == 1 and not debits else plan.asked(want, cost, debits)
+        for plan, want, cost, debits in asked
+    ]
     return b"".join(parts)
 
 
+def read_told(plan: Plan) -> Admission | None:
+    """Return what the store told last of a key, once."""
+    told, plan.told = plan.told, None
+    return None if told is None else Admission(0, *_admitted(plan, told, 0))
+
+
+def _admitted(plan: Plan, reply: bytes, offset: int) -> tuple[int, tuple[Held, ...]]:
+    admitted, *numbers = plan.answer.unpack_from(reply, offset)
+    return admitted, tuple(map(Held._make, zip(numbers[::2], numbers[1::2], strict=True)))
+
+
 def decode(nonce: int, asked: Sequence[Asked], reply: object) -> list[Admission]:
-    """Return what each key admitted.
+    """Return what each key admitted, and leave with each plan what it was told.
 
     Raises:
         Garbled: this is not the reply to that call.
@@ -90,11 +112,13 @@ def decode(nonce: int, asked: Sequence[Asked], reply: object) -> list[Admission]
         raise Garbled
     admissions = []
     offset = _HEAD.size
-    for plan, _, _ in asked:
-        admitted, *numbers = plan.answer.unpack_from(reply, offset)
-        offset += plan.answer.size
-        held = tuple(map(Held._make, zip(numbers[::2], numbers[1::2], strict=True)))
-        admissions.append(Admission(now_us, admitted, held))
+    for plan, _, cost, debits in asked:
+        admitted, held = _admitted(plan, reply, offset)
+        end = offset + plan.answer.size
+        # What is told is before a debit, or of calls of another cost: those are not kept in this form.
+        plan.told = reply[offset:end] if cost == 1 and not debits else None
+        offset = end
+        admissions.append(Admission(now_us, admitted, *repay(plan.limits, held, debits)))
     return admissions
 
 
@@ -115,6 +139,8 @@ def _answer(limits: int) -> Struct:
     return Struct(">I" + "QQ" * limits)
 
 
-def _terms(limit: Limit) -> bytes:
+def _terms(limit: Limit, debit: int = 0) -> bytes:
     kind, count = (0, limit.count) if isinstance(limit, RateLimit) else (CALENDAR_CODES[limit.calendar], 0)
-    return _LIMIT.pack(limit.tag, kind if limit.enforced else kind + _SHADOW, limit.unit, limit.full, count)
+    kind += (0 if limit.enforced else _SHADOW) + (_DEBITED if debit else 0)
+    terms = _LIMIT.pack(limit.tag, kind, limit.unit, limit.full, count)
+    return terms + _DEBIT.pack(debit) if debit else terms

@@ -2,12 +2,14 @@
 -- KEYS[i]    one client's one key; its value is 30 bytes a limit: tag (6), at_us (8), amount (4), and the terms that these
 --            are counted in: a rate's unit (8) and count (4), a calendar's kind and 0; big endian
 -- ARGV[1]    8 bytes that come back first in the reply; 8 more only in tests: now in µs instead of Redis's own clock
--- ARGV[i+1]  what KEYS[i] is asked: want (4), cost (4), and 27 bytes a limit: tag (6), kind (1; plus 128 in Shadow mode),
---            unit (8), full (8), count (4)
--- Returns    the 8 bytes, now (8), and for each key: admitted (4), and for each limit what it held before: from_us (8),
---            used (8). A refusal writes nothing, but for what a limit holds where that is not what is stored.
+-- ARGV[i+1]  what KEYS[i] is asked: want (4), cost (4), and 27 bytes a limit: tag (6), kind (1; plus 128 in Shadow mode,
+--            plus 64 with a debit), unit (8), full (8), count (4); and the debit (4), calls that are charged before any
+--            is admitted, that cannot be refused and stop at full
+-- Returns    the 8 bytes, now (8), and for each key: admitted (4), and for each limit what it held before its debit:
+--            from_us (8), used (8). A refusal writes nothing but a debit, and what a limit holds where that is not
+--            what is stored.
 -- All numbers are integers below 2^53 (authz/policy/limits.py proves it), so doubles hold them exactly.
-local RATE, HOUR, DAY, SHADOW = 0, 1, 2, 128 -- 3 is a month
+local RATE, HOUR, DAY, DEBIT, SHADOW = 0, 1, 2, 64, 128 -- 3 is a month
 local HOUR_US, DAY_US = 3600000000, 86400000000
 local SIZE = 30
 local floor, ceil, min, pack, unpack = math.floor, math.ceil, math.min, struct.pack, struct.unpack
@@ -111,7 +113,8 @@ local function charge(key, ask)
   elseif #raw % SIZE ~= 0 then
     raw = ''
   end
-  local admitted, stale = want, false
+  local admitted, stale, repaid = want, false, false
+  local reply = {''}
   local count_of, kinds, tags, units, fulls, froms, useds = {}, {}, {}, {}, {}, {}, {}
   local n, position = 0, 9
   while position <= #ask do
@@ -120,6 +123,11 @@ local function charge(key, ask)
     n = n + 1
     local enforced = kind < SHADOW
     if not enforced then kind = kind - SHADOW end
+    local debit = 0
+    if kind >= DEBIT then
+      kind = kind - DEBIT
+      debit, position = unpack('>I4', ask, position)
+    end
     local at, amount, unit0, count0 = find(raw, tag, (n - 1) * SIZE + 1)
     local from, used, other = now, 0, false
     if kind ~= RATE then
@@ -128,12 +136,17 @@ local function charge(key, ask)
       used, other = debt(at, amount, unit0, count0, unit, full, count)
     end
     stale = stale or other
+    reply[n + 1] = pack('>I8I8', from, used)
+    if debit > 0 then
+      debit = min(debit, floor((full - used) / unit))
+      repaid = repaid or debit > 0
+      used = used + debit * unit
+    end
     if enforced and used + admitted * cost * unit > full then admitted = floor((full - used) / (cost * unit)) end
     tags[n], kinds[n], units[n], fulls[n], count_of[n], froms[n], useds[n] = tag, kind, unit, full, count, from, used
   end
-  local reply = {pack('>I4', admitted)}
-  for i = 1, n do reply[i + 1] = pack('>I8I8', froms[i], useds[i]) end
-  if admitted == 0 and (want == 0 or not stale) then return table.concat(reply) end
+  reply[1] = pack('>I4', admitted)
+  if admitted == 0 and not repaid and (want == 0 or not stale) then return table.concat(reply) end
   local value, idle = {}, now
   for i = 1, n do
     local each = cost * units[i]

@@ -74,24 +74,29 @@ def tls_arguments(place: Place) -> dict[str, Any]:
     }
 
 
-def open_topology(place: Place, key: NodeKey, counts: Counts) -> Topology:
+def open_topology(place: Place, key: NodeKey, counts: Counts, timeout_s: float) -> Topology:
     """`key` returns the key under which a subject is kept."""
     if place.kind is Kind.CLUSTER:
-        return Cluster(place, key, counts)
-    return Single(place, key, counts)
+        return Cluster(place, key, counts, timeout_s)
+    return Single(place, key, counts, timeout_s)
 
 
 class Single:
     """One node: of an address, or the master that the sentinels name."""
 
-    def __init__(self, place: Place, key: NodeKey, counts: Counts) -> None:
+    def __init__(self, place: Place, key: NodeKey, counts: Counts, timeout_s: float) -> None:
         self._place = place
         self._master: tuple[str, int] | None = None
         name = place.service or place.path or "{}:{}".format(*place.addresses[0])
         sentinel = place.kind is Kind.SENTINEL
         self._node = Node(
-            name, self._connect, Plan(key("probe"), _PROBE), counts, moved=self._has_moved if sentinel else None
+            name,
+            self._connect,
+            Plan(key("probe"), _PROBE),
+            counts,
+            moved=self._has_moved if sentinel else None,
         )
+        self._node.timeout_s = timeout_s
         self.nodes = [self._node]
 
     def node_of(self, plan: Plan) -> Node | None:
@@ -130,8 +135,9 @@ class Single:
 class Cluster:
     """Slots and their masters, learnt from any node that answers, and again whenever one says that a slot moved."""
 
-    def __init__(self, place: Place, key: NodeKey, counts: Counts) -> None:
+    def __init__(self, place: Place, key: NodeKey, counts: Counts, timeout_s: float) -> None:
         self._place = place
+        self._timeout_s = timeout_s
         self._key = key
         self._counts = counts
         self._slots: list[Node | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
@@ -220,6 +226,7 @@ class Cluster:
                 redirect=self._redirect,
                 on_down=self._stale.set,
             )
+            node.timeout_s = self._timeout_s
             self._tasks[address] = asyncio.create_task(node.run())
         return node
 
