@@ -11,7 +11,6 @@ import asyncio
 import base64
 import re
 import signal
-import socket
 import ssl
 import sys
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from authz.demo.fhir import FhirApi
 from authz.demo.mint import Mint
 from authz.demo.oauth import LAUNCH_PATIENT, AuthorizationServer, Caller, Registration
 from authz.demo.ports import serve
+from authz.edge.ops import every_address
 from authz.model import Refused
 
 FHIR_PORT: Final = 8080
@@ -82,7 +82,7 @@ async def run(
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     async with AsyncExitStack() as stack:
         for app, port, secured in ((fhir.app, ports[0], None), (oauth.app, ports[1], tls)):
-            opened = socket.create_server(("", port))  # all addresses of the pod
+            opened = every_address(port)
             stack.push_async_callback((await serve(app, {opened: secured})).cleanup)
         await ended.wait()
 

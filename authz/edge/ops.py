@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 
 from aiohttp import web
@@ -12,6 +13,17 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 class Unbindable(Exception):  # noqa: N818 a property of the address
     """Nothing can listen there."""
+
+
+def every_address(port: int) -> socket.socket:
+    """Return a socket that listens on all addresses of this machine, of both families where it has both.
+
+    Raises:
+        OSError: the port is taken.
+    """
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(("", port))
 
 
 class OpsServer:
@@ -57,10 +69,16 @@ class OpsServer:
                 await web.UnixSite(self._runner, address.removeprefix("unix:")).start()
                 return address
             host, _, port = address.rpartition(":")
-            await web.TCPSite(self._runner, host.strip("[]"), int(port)).start()
+            await self._site(host.strip("[]"), int(port)).start()
         except OSError as failed:
             raise Unbindable(f"cannot listen on {address}: {failed.strerror}") from None
         return f"{host}:{self._runner.addresses[0][1]}"
+
+    def _site(self, host: str, port: int) -> web.BaseSite:
+        """Return what listens; `::` is every address, as gRPC understands it, too."""
+        if host == "::":
+            return web.SockSite(self._runner, every_address(port))
+        return web.TCPSite(self._runner, host, port)
 
     async def stop(self) -> None:
         await self._runner.cleanup()
