@@ -24,6 +24,7 @@ DIGEST = "sha256:" + "0" * 64
 OTHER: dict[str, object] = {
     "redis.url": "redis://other:6379",
     "pullPolicy": "Always",
+    "openshift": True,
     "digest": DIGEST,
     "serviceType": "ClusterIP",
     "interval": "7s",
@@ -42,12 +43,13 @@ OTHER: dict[str, object] = {
     "ceilings": [{"namespaces": ["other"]}],
 }
 # What else is given, by the beginning of the path. The trial takes Helm a second, for its keys.
-REDIS = {"redis": {"url": "redis://one:6379"}}
+EVERY_POD = [{"namespaceSelector": {}}]
+REDIS = {"redis": {"url": "redis://one:6379"}, "networkPolicy": {"gateways": EVERY_POD}}
 METRICS = ("serviceMonitor", "prometheusRule", "dashboard")
 TRIAL = {"trial": {"enabled": True}}
 NEEDS: dict[str, dict[str, Any]] = {
     "redis.existingSecret.name": TRIAL,
-    "redis.existingSecret": {"redis": {"existingSecret": {"name": "one"}}},
+    "redis.existingSecret": {"redis": {"existingSecret": {"name": "one"}}, "networkPolicy": {"gateways": EVERY_POD}},
     "redis": TRIAL,
     "authz.tls": REDIS | {"authz": {"tls": {"existingSecret": "one"}}},
     **dict.fromkeys(("authz.autoscaling.enabled", *(f"metrics.{part}.enabled" for part in METRICS)), REDIS),

@@ -56,13 +56,20 @@ imagePullPolicy: {{ .image.pullPolicy }}
 {{- else }}{{ fail (printf "\n\n%s.serviceAccount.create is false: expected the name of an account; the namespace's default one is everybody's\n" .component) }}{{ end }}
 {{- end }}
 
-{{/* What Pod Security calls restricted. */}}
+{{/* Whether the cluster is one of OpenShift's: "true" or nothing. */}}
+{{- define "clientpolicy.openshift" -}}
+{{- if or (eq (toString .Values.openshift) "true") (and (eq (toString .Values.openshift) "auto") (.Capabilities.APIVersions.Has "security.openshift.io/v1")) }}true{{ end }}
+{{- end }}
+
+{{/* What Pod Security calls restricted. OpenShift gives each namespace users of its own, and refuses any other. */}}
 {{- define "clientpolicy.podSecurity" -}}
 securityContext:
   runAsNonRoot: true
+  {{- if not (include "clientpolicy.openshift" .) }}
   runAsUser: 65532
   runAsGroup: 65532
   fsGroup: 65532
+  {{- end }}
   seccompProfile: {type: RuntimeDefault}
 {{- with .Values.imagePullSecrets }}
 imagePullSecrets:
@@ -128,6 +135,34 @@ priorityClassName: {{ . }}
 {{- end }}
 {{- end }}
 
+{{/*
+An annotation that changes with the Secrets that a process reads at its start alone, where Helm can see them; dict "root" .
+"env" … "names" …. Their versions: a digest of what they hold could be tried out by whoever sees the pod.
+*/}}
+{{- define "clientpolicy.secretsRead" -}}
+{{- $names := .names -}}
+{{- range .env }}{{ with ((.valueFrom | default dict).secretKeyRef | default dict).name }}{{ $names = append $names . }}{{ end }}{{ end -}}
+{{- $found := list -}}
+{{- range $names | uniq | sortAlpha }}
+{{- with lookup "v1" "Secret" $.root.Release.Namespace . }}{{ $found = append $found (list .metadata.name .metadata.uid .metadata.resourceVersion) }}{{ end -}}
+{{- end -}}
+{{- with $found }}checksum/secrets: {{ toJson . | sha256sum }}{{ end -}}
+{{- end }}
+
+{{/* Ports of Redis, as JSON: those of its URL, and those of the values. */}}
+{{- define "clientpolicy.redis.ports" -}}
+{{- $url := dig "store" "url" "" (include "clientpolicy.authz.config" . | fromYaml) -}}
+{{- $scheme := regexFind "^[a-z+]+" $url -}}
+{{- $ports := list -}}
+{{- if has $scheme (list "redis" "rediss" "redis+sentinel" "redis+cluster") -}}
+{{- range regexReplaceAll "^[a-z+]+://([^/?]*@)?([^/?]*).*$" $url "${2}" | splitList "," -}}
+{{- $ports = append $ports (regexFind ":[0-9]+$" . | trimPrefix ":" | default (ternary "26379" "6379" (eq $scheme "redis+sentinel")) | int) -}}
+{{- end -}}
+{{- end -}}
+{{- range .Values.networkPolicy.redisPorts }}{{ $ports = append $ports (int .) }}{{ end -}}
+{{- toJson (uniq $ports) -}}
+{{- end }}
+
 {{/* Which trial parts there are: "true" or nothing. */}}
 {{- define "clientpolicy.trial.redis" -}}
 {{- if and .Values.trial.enabled .Values.trial.redis.enabled (not .Values.redis.url) (not .Values.redis.existingSecret.name) }}true{{ end }}
@@ -163,7 +198,7 @@ priorityClassName: {{ . }}
 
 {{- define "clientpolicy.authz.config" -}}
 {{- $own := dict
-  "listen" (dict "grpc" "0.0.0.0:9191" "ops" "0.0.0.0:9192")
+  "listen" (dict "grpc" "[::]:9191" "ops" "[::]:9192")
   "policies" (dict "source" "kubernetes" "namespaces" .Values.authz.namespaces)
   "identity" (dict "clientCa" "/etc/clientpolicy/trust/ca.crt")
   "quota" (dict "replicas" (int (ternary .Values.authz.autoscaling.minReplicas .Values.authz.replicas .Values.authz.autoscaling.enabled)))
@@ -191,7 +226,7 @@ priorityClassName: {{ . }}
 {{- define "clientpolicy.operator.config" -}}
 {{- $own := dict
   "namespace" .Release.Namespace
-  "listen" (dict "ops" "0.0.0.0:9193")
+  "listen" (dict "ops" "[::]:9193")
   "watch" (dict "namespaces" .Values.operator.namespaces)
   "leader" (dict "election" "on")
 -}}

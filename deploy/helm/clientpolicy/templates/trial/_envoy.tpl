@@ -8,7 +8,7 @@ admin:
 static_resources:
   listeners:
   - name: https
-    address: {socket_address: {address: 0.0.0.0, port_value: 8443}}
+    address: {socket_address: {address: "::", ipv4_compat: true, port_value: 8443}}
     filter_chains:
     - transport_socket:
         name: envoy.transport_sockets.tls
@@ -88,7 +88,7 @@ static_resources:
                   authz: "%DYNAMIC_METADATA(envoy.filters.http.ext_authz)%"
   # For the pod's startup probe: 200 when authz can be asked, so that `helm install --wait` ends where calls are answered.
   - name: started
-    address: {socket_address: {address: 0.0.0.0, port_value: 8444}}
+    address: {socket_address: {address: "::", ipv4_compat: true, port_value: 8444}}
     filter_chains:
     - filters:
       - name: envoy.filters.network.http_connection_manager
