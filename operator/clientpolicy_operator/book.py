@@ -85,8 +85,8 @@ class Book:
                     yield uid, entry
 
     @property
-    def is_empty(self) -> bool:
-        return not any(shard.rows or shard.unreadable for shard in self._shards)
+    def has_unreadable(self) -> bool:
+        return any(shard.unreadable for shard in self._shards)
 
     def entries(self, uid: str) -> tuple[Entry, ...]:
         return self._shard(uid).rows.get(uid, ())

@@ -19,7 +19,7 @@ from pydantic.alias_generators import to_camel
 
 from authz.policy.ceilings import Ceiling
 from authz.policy.duration import parse_duration
-from authz.policy.fields import DurationText, each_once
+from authz.policy.fields import DurationText, Fingerprint, each_once
 from clientpolicy_operator.authority import CRL_LIFE
 
 Namespace = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$")]
@@ -95,6 +95,8 @@ class Authority(_Model):
     spread: Duration = timedelta(hours=24)  # over which leaves are re-issued by the new root
     interval: Interval = timedelta(seconds=15)
     crl_refresh: Interval = timedelta(hours=1)
+    # Roots whose key nobody can restore, by SHA-256: another CA is made although certificates of theirs are out.
+    lost_roots: Annotated[tuple[Fingerprint, ...], Field(max_length=16), AfterValidator(each_once)] = ()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

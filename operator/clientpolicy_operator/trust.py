@@ -57,6 +57,7 @@ class Trust:
         self._secret: Document | None = None
         self._authority: Authority | None = None
         self._watched = frozenset(settings.watch.namespaces)  # none: all
+        self._lost_roots = frozenset(settings.authority.lost_roots)
         self._missing: frozenset[str] = frozenset()  # roots that living leaves of ours need and the Secret lacks
         self._kept: dict[str, x509.Certificate] | None = None  # those of them that stay published; None: not known yet
         self.lists = RevocationLists(settings, book, roster)
@@ -147,7 +148,7 @@ class Trust:
             told = ", ".join(sorted(self._missing))
             return (
                 f"{where}: certificates that are valid were signed by a root that it lacks ({told}): "
-                "restore a newer backup"
+                "restore a newer backup, or give that root up by authority.lostRoots"
             )
         has_ended = authority.active.not_after <= clock.now()  # another root is on its way then
         return f"{where}: the CA has expired" if has_ended else ""
@@ -162,7 +163,7 @@ class Trust:
         self._trouble = trouble
 
     def _missing_roots(self, authority: Authority) -> frozenset[str]:
-        return self._needed() - {root.sha256 for root in authority.roots}
+        return self._needed() - {root.sha256 for root in authority.roots} - self._lost_roots
 
     def _needed(self) -> frozenset[str]:
         """Return the roots of living leaves, as far as the ledger knows them: others' never were ours to keep."""
@@ -205,7 +206,8 @@ class Trust:
         evidence = await self._evidence()
         if evidence is not None:
             where = f"Secret {self._namespace}/{CA_NAME}"
-            self._lose(f"{where} is gone, but {evidence}: restore it from its backup (docs/operations.md)")
+            mend = "restore it from its backup, or give it up by authority.lostRoots"
+            self._lose(f"{where} is gone, but {evidence}: {mend} (docs/operations.md)")
             return None
         if self._api.is_skewed:
             return None
@@ -219,15 +221,24 @@ class Trust:
         return made
 
     async def _evidence(self) -> str | None:
+        """Return what tells that there was a CA before; roots that were given up tell nothing."""
         published = await self._api.get(core_path(self._namespace, "configmaps", TRUST_NAME))
-        if published is not None and map_of(published.get("data")).get("ca.crt"):
-            return f"ConfigMap {TRUST_NAME} holds its certificate"
+        text = str(map_of(map_of(published or {}).get("data")).get("ca.crt", ""))
+        roots = read_roots(text)
+        if text and not roots:
+            return f"ConfigMap {TRUST_NAME} holds a certificate that cannot be read"
         await self._book.open()
-        if not self._book.is_empty:
-            return "the ledger tells of certificates that it signed"
+        if self._book.has_unreadable:
+            return "the ledger holds rows that cannot be read"
         others = self._territory.others
-        if any(known.ca_sha256 for key, known in self._roster if key[0] not in others):
-            return "the status of policies tells of certificates that it signed"
+        statuses = {known.ca_sha256 for key, known in self._roster if known.ca_sha256 and key[0] not in others}
+        for told, found in (
+            (f"ConfigMap {TRUST_NAME} holds its certificate", set(roots)),
+            ("the ledger tells of certificates that it signed", {entry.ca_sha256 for _, entry in self._book}),
+            ("the status of policies tells of certificates that it signed", statuses),
+        ):
+            if left := sorted(found - self._lost_roots):
+                return f"{told} ({', '.join(left)})"
         return None
 
     async def _advance(self, authority: Authority) -> None:
