@@ -59,7 +59,7 @@ async def _serve(settings: Settings, folder: Path) -> int:
         logger.warning(
             "configuration opens more or does less than it seems", extra={"key": caution.place, "told": caution.message}
         )
-    server = GrpcServer(authz.check)
+    server = GrpcServer(authz.check, max_connection_age_us=settings.listen.max_connection_age)
     ops = OpsServer(registry, lambda: authz.missing, remarks=lambda: authz.remarks)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()

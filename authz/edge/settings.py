@@ -34,6 +34,7 @@ from authz.policy.limits import Limit, rate_limit
 
 TIMEOUT_LEAST_US: Final = parse_duration("1ms")
 DEADLINE_MOST_US: Final = parse_duration("10s")
+CONNECTION_AGE_LEAST_US: Final = parse_duration("1s")
 JWKS_MAX_AGE_LEAST_US: Final = parse_duration("1m")
 NAMESPACES_MAX: Final = 64  # each has a watch of its own; beyond, one watch of all namespaces costs less
 PROXY_FINGERPRINTS_MAX: Final = 256  # gateways of one platform, old and new certificates of each
@@ -60,6 +61,12 @@ def _max_age(value: int) -> int:
 def _deadline(value: int) -> int:
     if not TIMEOUT_LEAST_US < value <= DEADLINE_MOST_US:
         raise ValueError("expected above 1ms and at most 10s; Envoy waits for 200ms unless it is told otherwise")
+    return value
+
+
+def _connection_age(value: int) -> int:
+    if value < CONNECTION_AGE_LEAST_US:
+        raise ValueError("expected at least 1s: each connection costs a handshake")
     return value
 
 
@@ -138,6 +145,7 @@ class Listen(SettingsModel):
     grpc: Address = "127.0.0.1:9191"
     ops: Address = "127.0.0.1:9192"
     deadline: Annotated[Duration, AfterValidator(_deadline)] = parse_duration("150ms")
+    max_connection_age: Annotated[Duration, AfterValidator(_connection_age)] | None = None
     tls: Tls | None = None
 
 

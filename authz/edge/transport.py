@@ -49,12 +49,25 @@ class _Authorization(grpc.GenericRpcHandler):
         return self._handler if handler_call_details.method == f"/{SERVICE}/Check" else None
 
 
+def _aging(max_age_us: int | None) -> tuple[tuple[str, int], ...]:
+    """Return gRPC's options; it spreads ages by a tenth, so that connections do not all end at once."""
+    if max_age_us is None:
+        return ()
+    return (
+        ("grpc.max_connection_age_ms", max_age_us // 1000),
+        ("grpc.max_connection_age_grace_ms", round(GRACE_S * 1000)),
+    )
+
+
 class GrpcServer:
-    def __init__(self, check: Check) -> None:
+    """`max_connection_age_us`: then a caller is asked to connect anew, and may reach another pod; calls go on."""
+
+    def __init__(self, check: Check, *, max_connection_age_us: int | None = None) -> None:
         self._server = aio.server(
             options=(
                 ("grpc.so_reuseport", 0),  # two servers on one port would share its calls without a word
                 ("grpc.max_receive_message_length", MESSAGE_MAX_BYTES),
+                *_aging(max_connection_age_us),
             ),
             maximum_concurrent_rpcs=CALLS_MAX,
         )

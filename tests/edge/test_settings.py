@@ -39,6 +39,7 @@ def test_defaults_are_the_designs(tmp_path: Path) -> None:
     settings = read(tmp_path, issuers=[ISSUER])
     assert settings.listen.grpc == "127.0.0.1:9191"
     assert settings.listen.ops == "127.0.0.1:9192"
+    assert settings.listen.max_connection_age is None
     assert settings.policies.path == tmp_path / "policies"
     assert settings.identity.trusted_hops == 1
     assert settings.fhir.base_path == "/fhir"
@@ -74,6 +75,14 @@ def test_every_mistake_about_policies_is_told_at_once(tmp_path: Path) -> None:
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "connections of no age": (
+        {"listen": {"maxConnectionAge": "999ms"}},
+        "listen.maxConnectionAge: expected at least 1s",
+    ),
+    "connections of an age in words": (
+        {"listen": {"maxConnectionAge": "ten"}},
+        "listen.maxConnectionAge: expected a duration",
+    ),
     "policies missing": ({"policies": None}, "policies"),
     "path missing": ({"policies": {}}, "policies.path: required"),
     "unknown key": ({"polices": 1}, "polices: no such field"),

@@ -198,7 +198,7 @@ An annotation that changes with the Secrets that a process reads at its start al
 
 {{- define "clientpolicy.authz.config" -}}
 {{- $own := dict
-  "listen" (dict "grpc" "[::]:9191" "ops" "[::]:9192")
+  "listen" (dict "grpc" "[::]:9191" "ops" "[::]:9192" "maxConnectionAge" "10m")
   "policies" (dict "source" "kubernetes" "namespaces" .Values.authz.namespaces)
   "identity" (dict "clientCa" "/etc/clientpolicy/trust/ca.crt")
   "quota" (dict "replicas" (int (ternary .Values.authz.autoscaling.minReplicas .Values.authz.replicas .Values.authz.autoscaling.enabled)))
