@@ -394,6 +394,31 @@ def test_deleted_ca_is_told_never_replaced_and_works_again_once_restored(
         assert operator.stop() == 0
 
 
+@pytest.mark.parametrize("part", ["tls.crt", "tls.key"])
+def test_compromised_key_is_not_certified_where_half_of_its_secret_was_emptied(
+    plane: KubernetesApi, tenant: Tenant, tmp_path: Path, part: str
+) -> None:
+    """Both happened while nobody operated: what is due is then a Secret without its data, not a revocation."""
+    system = plane.new_namespace()
+    with OperatorProcess(tmp_path, plane.kubeconfig, system, tenant.namespace) as operator:
+        operator.ready()
+        tenant.apply(certificate={"privateKey": {"rotationPolicy": "Never"}})
+        first = tenant.ready()
+        assert operator.stop() == 0
+    before = tenant.secret()
+    assert before is not None
+    tenant.patch(revocation={"fingerprints": [{"sha256": first["sha256"], "reason": "KeyCompromise"}]})
+    path = f"/api/v1/namespaces/{tenant.namespace}/secrets/app-tls"
+    plane.must("PATCH", path, {"data": {part: ""}}, "application/merge-patch+json")
+    with OperatorProcess(tmp_path, plane.kubeconfig, system, tenant.namespace) as operator:
+        operator.ready()
+        revised(tenant, "app")
+        after = tenant.secret()
+        assert after is not None
+        assert after["data"]["tls.key"] not in ("", before["data"]["tls.key"])
+        assert operator.stop() == 0
+
+
 def test_deleted_ledger_is_written_again(plane: KubernetesApi, tenant: Tenant, tmp_path: Path) -> None:
     system = plane.new_namespace()
     with OperatorProcess(tmp_path, plane.kubeconfig, system, tenant.namespace) as operator:
