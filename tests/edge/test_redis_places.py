@@ -171,9 +171,11 @@ async def test_every_step_of_a_quota_on(tmp_path: Path, program: str) -> None:
         server.stop()
 
 
-async def test_acl_of_a_cluster(cluster: ClusterPlace) -> None:
+@pytest.mark.parametrize("extra", [["+cluster|slots"], ["+cluster|slots", "+cluster|info"]])
+async def test_acl_of_a_cluster(cluster: ClusterPlace, extra: list[str]) -> None:
+    """Without CLUSTER INFO a map is taken from whoever tells it first, as it was before epochs were looked at."""
     prefix = f"{uuid4()}:"
-    rules = [*MINIMAL_ACL[1:], f"~{prefix}rl:2:*", "+cluster|slots"]
+    rules = [*MINIMAL_ACL[1:], f"~{prefix}rl:2:*", *extra]
     for server in cluster.servers:
         cluster.ask(server.port, "ACL", "SETUSER", "quota", "reset", "on", ">pw", *rules)
     async with opened(cluster.url.replace("://", "://quota:pw@"), prefix=prefix) as store:

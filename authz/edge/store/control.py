@@ -11,9 +11,9 @@ from redis.cluster import ClusterNode
 from redis.retry import Retry
 
 from authz.core.quota import SECOND_US, State
+from authz.edge.store.access import control
 from authz.edge.store.place import Kind, Place
 from authz.edge.store.script import read_state
-from authz.edge.store.topology import control
 
 _ADDRESS: Final = ("host", "port")
 _ONCE: Final[dict[str, Any]] = {"retry": Retry(NoBackoff(), 0)}

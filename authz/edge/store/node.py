@@ -27,6 +27,7 @@ from authz.edge.store.counts import Counts
 from authz.edge.store.link import Link, Lost
 from authz.edge.store.pace import Pace
 from authz.edge.store.script import SOURCE, Asked, Garbled, Plan, command, decode, encode
+from authz.policy.limits import rate_limit
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ IDLE_S: Final = 1.0  # a connection that nobody used for this long is probed
 FLUSHES_MAX: Final = 2
 KEYS_MAX: Final = 64  # a flush: about 0.5 ms of Redis
 REDIRECTS_MAX: Final = 3
+PROBED: Final = (rate_limit(name="probe", requests=1_000, per_us=1_000_000),)
 
 
 class Node:

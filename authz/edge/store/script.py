@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from hashlib import blake2b, sha1
 from importlib.resources import files
@@ -15,6 +15,7 @@ from authz.core.debts import Account
 from authz.core.quota import Admission, Held, Mark, State, repay
 from authz.policy.limits import CALENDAR_CODES, TAG_BYTES, Limit, RateLimit
 
+NodeKey = Callable[[str], bytes]  # a subject → the key under which it is kept
 SOURCE: Final = files("authz.edge.store").joinpath("spend.lua").read_bytes()
 NONCE: Final = Struct(">Q")
 _SHA: Final = sha1(SOURCE, usedforsecurity=False).hexdigest().encode()
