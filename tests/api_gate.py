@@ -30,6 +30,7 @@ class Asked:
     path: str
     query: dict[str, str]
     name: str  # of the object, also where it is made
+    accept: str = ""
 
     @property
     def is_watch(self) -> bool:
@@ -148,7 +149,9 @@ class ApiGate:
 
     async def _forward(self, session: ClientSession, request: web.Request) -> web.StreamResponse:
         sent = await request.read()
-        asked = Asked(request.method, request.path, dict(request.query), _name(request, sent))
+        asked = Asked(
+            request.method, request.path, dict(request.query), _name(request, sent), request.headers.get("Accept", "")
+        )
         self.asked.append(asked)
         refused = await self._rule(BEFORE, asked)
         if refused is not None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from aiohttp import ClientError, ClientSession, ClientTimeout
 from aiohttp.http_exceptions import HttpProcessingError
@@ -21,6 +21,7 @@ SKEW_MAX_S: Final = 240.0  # certificates begin five minutes ago (authority.BACK
 PAGE: Final = 200  # objects; a hostile one is some 300 kB
 MERGE_PATCH: Final = "application/merge-patch+json"
 JSON: Final = "application/json"
+METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _MESSAGE_MAX: Final = 500
 _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _CONFLICT, _TOO_MANY, _FAILED = 401, 403, 404, 409, 429, 500
 
@@ -64,6 +65,14 @@ class Connection(Protocol):
 Connect = Callable[[], Awaitable[Connection]]
 
 
+class _Asked(NamedTuple):
+    method: str
+    path: str
+    query: Mapping[str, str] | None
+    body: Document | None
+    headers: Mapping[str, str]
+
+
 class Api:
     """One API server; credentials that it no longer takes are read anew, once a request."""
 
@@ -99,6 +108,13 @@ class Api:
         """Return the object, None where there is none."""
         try:
             return await self._request("GET", path, query=query)
+        except NotFound:
+            return None
+
+    async def metadata(self, path: str) -> Document | None:
+        """Return the object's metadata alone, None where there is no such object."""
+        try:
+            return await self._request("GET", path, accept=METADATA)
         except NotFound:
             return None
 
@@ -144,9 +160,11 @@ class Api:
         query: Mapping[str, str] | None = None,
         body: Document | None = None,
         kind: str = JSON,
+        accept: str = JSON,
     ) -> dict[str, Any]:
+        asked = _Asked(method, path, query, body, {"Content-Type": kind, "Accept": accept})
         try:
-            return await self._asked(method, path, query, body, kind)
+            return await self._asked(asked)
         except NotFound:
             raise  # an answer like any other
         except ApiError as failed:
@@ -154,17 +172,15 @@ class Api:
             self.errors[name] = self.errors.get(name, 0) + 1
             raise
 
-    async def _asked(
-        self, method: str, path: str, query: Mapping[str, str] | None, body: Document | None, kind: str
-    ) -> dict[str, Any]:
+    async def _asked(self, asked: _Asked) -> dict[str, Any]:
         connection = await self._connected()
-        status, headers, answer = await self._send(connection, method, path, query, body, kind)
+        status, headers, answer = await self._send(connection, asked)
         if status == _UNAUTHORIZED:
             connection = await self._renewed(connection)
-            status, headers, answer = await self._send(connection, method, path, query, body, kind)
+            status, headers, answer = await self._send(connection, asked)
         if status < 300:  # noqa: PLR2004 success
             return answer
-        message = f"{method} {path}: {_told(answer) or status}"
+        message = f"{asked.method} {asked.path}: {_told(answer) or status}"
         match status:
             case 404:
                 raise NotFound(message)
@@ -177,23 +193,14 @@ class Api:
             case _:
                 raise Refused(message)
 
-    async def _send(  # noqa: PLR0917 a request's parts
-        self,
-        connection: Connection,
-        method: str,
-        path: str,
-        query: Mapping[str, str] | None,
-        body: Document | None,
-        kind: str,
-    ) -> tuple[int, Mapping[str, str], dict[str, Any]]:
-        data = None if body is None else json.dumps(body).encode()
+    async def _send(self, connection: Connection, asked: _Asked) -> tuple[int, Mapping[str, str], dict[str, Any]]:
         try:
             async with connection.session.request(
-                method,
-                connection.server + path,
-                params=query,
-                data=data,
-                headers={"Content-Type": kind, "Accept": JSON},
+                asked.method,
+                connection.server + asked.path,
+                params=asked.query,
+                data=None if asked.body is None else json.dumps(asked.body).encode(),
+                headers=asked.headers,
                 timeout=ClientTimeout(total=REQUEST_TIMEOUT_S),
                 allow_redirects=False,  # credentials go nowhere else
             ) as answer:
@@ -201,7 +208,7 @@ class Api:
                 self._compare_clocks(answer.headers.get("Date", ""))
                 return answer.status, answer.headers, _decoded(text)
         except (ClientError, HttpProcessingError, TimeoutError, OSError) as failed:
-            raise Unavailable(f"{method} {path}: no answer ({type(failed).__name__})") from None
+            raise Unavailable(f"{asked.method} {asked.path}: no answer ({type(failed).__name__})") from None
 
     def _compare_clocks(self, date: str) -> None:
         try:

@@ -18,6 +18,7 @@ from clientpolicy_operator.book import Book
 from clientpolicy_operator.facts import Key, Signer
 from clientpolicy_operator.lease import Lease
 from clientpolicy_operator.patience import FIRST_S, MAX_S, Patience
+from clientpolicy_operator.patrol import Patrol
 from clientpolicy_operator.readings import Times
 from clientpolicy_operator.reconcile import Reconciler
 from clientpolicy_operator.roster import Known, News, Roster
@@ -62,6 +63,7 @@ class Operator:
             settings=settings,
         )
         self.agenda = Agenda(clock.now)
+        self.patrol = Patrol(self.api, self.roster, self.reconciler.seen, self.agenda.soon)
         self.sight = Sight(self.api, connect, self.roster, settings, on_news=self._news, on_gone=self._gone)
         election = settings.leader.election
         self.lease = self._lease() if election == "on" or (election == "auto" and is_in_cluster) else None
@@ -197,6 +199,7 @@ class Operator:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._keep_trust())
             tasks.create_task(self._keep_book())
+            tasks.create_task(self.patrol.run())
             if self.lease is not None:
                 tasks.create_task(self._keep_lease(self.lease))
             for _ in range(self.settings.certificates.workers):

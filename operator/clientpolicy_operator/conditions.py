@@ -15,7 +15,12 @@ from clientpolicy_operator.told import is_revoked, text, when_of
 ERRORS_SHOWN: Final = 10
 MESSAGE_MAX: Final = 4000
 TYPES: Final = ("Accepted", "CertificateReady", "Issuing", "QuotaReady", "Programmed", "Ready")
-_STILL_GOOD: Final = ("Renewing", "RequestChanged", "IncorrectIssuer")  # what is there holds until its end
+_STILL_GOOD: Final = (
+    "Renewing",
+    "RenewalRequested",
+    "RequestChanged",
+    "IncorrectIssuer",
+)  # what is there holds until its end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,6 +54,7 @@ class Held:
     flaw: Flaw | None = None
     request: str = ""  # digest of what its certificate was asked for
     revision: int = 0
+    renewed: str = ""  # the last wish for another certificate that was granted
     is_dressed: bool = True  # labels, annotations and owner as they should be
     version: str = ""  # resourceVersion
 
@@ -109,6 +110,7 @@ class Subject:
     beyond: tuple[FieldError, ...] = ()
     conflict: tuple[str, str] | None = None  # the winner's namespace/name, and what both claim
     csr_fault: str | None = None
+    renew: str = ""  # the wish for another certificate, if there ever was one
 
     @property
     def is_accepted(self) -> bool:

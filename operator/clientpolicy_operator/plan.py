@@ -136,7 +136,9 @@ def why_issue(subject: Subject, policy: ClientPolicy, observed: Observed, now: d
     if (fault := _fault_of_issuer(issuer, subject, observed, now)) is not None:
         return fault
     renewal = renewal_time(policy, leaf, subject.uid, observed.signer)
-    return "Renewing" if renewal is not None and renewal <= now else None
+    is_wished = subject.renew not in ("", held.renewed)
+    is_due = renewal is not None and renewal <= now
+    return "Renewing" if is_due else "RenewalRequested" if is_wished else None
 
 
 def _fault_of_issuer(issuer: str | None, subject: Subject, observed: Observed, now: datetime) -> str | None:

@@ -99,6 +99,7 @@ class Reconciler:
         self._resync = settings.certificates.resync
         self._pace = Pace(settings.certificates.signings_per_second)
         self._signed: dict[Key, _Signed] = {}
+        self.seen: dict[Key, str] = {}  # resourceVersions of Secrets as they were last looked at; "": there was none
         self._recorded: dict[str, datetime] = {}  # fingerprints that this process signed just now
         self.is_alone = False  # nobody else signs: we hold the Lease
         self.signings: dict[str, int] = {}  # by why
@@ -111,6 +112,7 @@ class Reconciler:
     def forget(self, key: Key) -> None:
         """Let go of the key of a policy that is gone."""
         self._signed.pop(key, None)
+        self.seen.pop(key, None)
 
     async def visit(self, key: Key) -> Visited:
         """Bring it to where it should be.
@@ -199,6 +201,7 @@ class Reconciler:
             beyond=beyond(policy, self._ceilings) if policy is not None else (),
             conflict=self._roster.conflict(key),
             csr_fault=csr_fault(policy),
+            renew=told.renew_of(metadata),
         )
         return _View(subject, told.map_of(found.get("status")), str(metadata.get("resourceVersion", "")))
 
@@ -206,6 +209,8 @@ class Reconciler:
         subject, policy = view.subject, view.subject.policy
         secret: Held | Blocked | None = None
         made = Delegated()
+        if failure is None:
+            self.seen.pop((subject.namespace, subject.name), None)
         if policy is not None and subject.is_accepted and failure is None:
             wanted = policy.spec.certificate
             if wanted.source in (Source.ISSUED, Source.CSR):
@@ -214,6 +219,8 @@ class Reconciler:
                 except Forbidden as forbidden:
                     secret = Blocked(trouble=Trouble.FORBIDDEN, message=str(forbidden))
                 else:
+                    version = str(map_metadata(view.secret or {}).get("resourceVersion", ""))
+                    self.seen[subject.namespace, subject.name] = version
                     secret = held(view.secret, subject, policy)
                     stolen = stolen_keys(policy, self._book.entries(subject.uid), view.secret)
                     subject = view.subject = replace(subject, csr_fault=csr_fault(policy, stolen))
@@ -291,7 +298,7 @@ class Reconciler:
         await self._book.record(view.subject.uid, entry)
         files = {"tls.crt": pem_of(certificate), "ca.crt": pem_of(root.certificate)}
         files |= {"tls.key": key_pem(private)} if private is not None else {}
-        held = Held(leaf=leaf, request=request_digest(policy), revision=action.revision)
+        held = Held(leaf=leaf, request=request_digest(policy), revision=action.revision, renewed=view.subject.renew)
         self._signed[view.subject.namespace, view.subject.name] = _Signed(view.subject.uid, held, files)
         self.signings[action.reason] = self.signings.get(action.reason, 0) + 1
         logger.info("signed", extra={
@@ -309,7 +316,7 @@ class Reconciler:
         await delegation.dismiss(self._api, subject, policy)
         wanted = body(
             old, subject, policy,
-            files=mine.files, request=request_digest(policy), revision=action.revision,
+            files=mine.files, request=request_digest(policy), revision=action.revision, renewed=mine.held.renewed,
         )  # fmt: skip
         if old is not None and old.get("type") != wanted["type"]:  # a Secret's type is for good
             await self._api.delete(self._secret_path(subject, policy), uid=str(map_metadata(old).get("uid")))

@@ -20,12 +20,14 @@ from clientpolicy_operator.facts import Document, Key
 from clientpolicy_operator.ledger import is_serial
 from clientpolicy_operator.told import condition_of, is_newer, map_of, when_of
 
+HELD = (Source.ISSUED, Source.CSR)  # what is in a Secret
+
 
 class News(IntEnum):
     """What a version of an object brings; false where nothing of it concerns us."""
 
     NONE = 0
-    CHANGED = 1  # what we wrote is not as we wrote it
+    CHANGED = 1  # what we wrote is not as we wrote it, or a renewal is wished for
     EDITED = 2  # another spec, or another object
 
 
@@ -35,6 +37,7 @@ class Wanted:
 
     claims: frozenset[Claim] = frozenset()  # none of a policy that is invalid or beyond the ceilings
     source: Source | None = None  # None: it is not valid
+    secret: str = ""  # the name of its Secret, where it has one
     revoked: tuple[tuple[str, str, datetime | None], ...] = ()  # fingerprint, reason, since when
     issued_before: datetime | None = None
 
@@ -84,7 +87,7 @@ class Known:
 
     @property
     def uses_ca(self) -> bool:
-        return self.wanted.source in (Source.ISSUED, Source.CSR)
+        return self.wanted.source in HELD
 
 
 class Roster:
@@ -173,7 +176,7 @@ class Roster:
             conditions=self._shared.setdefault(conditions, conditions),
             ca_sha256=told.current_issuer(status),
             told=tuple(_told((certificate, *told.previous_of(status)))),
-            ours=_digest(status),
+            ours=_digest(status, told.renew_of(metadata)),
         )
 
     def _wanted(self, document: Document, before: Known | None, uid: str) -> Wanted:
@@ -184,6 +187,7 @@ class Roster:
             return Wanted(
                 claims=was.claims if beyond(policy, self._ceilings) else claims_of(policy),
                 source=policy.spec.certificate.source,
+                secret=told.secret_name(policy.metadata.name, policy) if policy.spec.certificate.source in HELD else "",
                 **_revoked(policy.spec.revocation),
             )
         try:  # what it revokes holds, whatever else is wrong
@@ -208,9 +212,10 @@ class Roster:
             self._claimed[claim].add(key)
 
 
-def _digest(status: Document) -> bytes:
-    """Return what changes with what we write into a status, and not with what others write beside it."""
-    ours = [condition_of(status, name) for name in TYPES]
+def _digest(status: Document, renew: str) -> bytes:
+    """Return what changes with what we write into a status, or with a wish, and not with what others write there."""
+    ours: list[object] = [renew]
+    ours += [condition_of(status, name) for name in TYPES]
     ours += [{name: status.get(name)} for name in ("observedGeneration", "certificate", "quotas")]
     return hashlib.blake2b(json.dumps(ours, sort_keys=True).encode(), digest_size=8).digest()
 

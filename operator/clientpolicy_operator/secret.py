@@ -14,6 +14,7 @@ from clientpolicy_operator.told import map_of, secret_name
 
 OWNER: Final = "authz.healthtech.dev/policy-uid"
 REQUEST: Final = "authz.healthtech.dev/request"
+RENEWED: Final = "authz.healthtech.dev/renewed"
 REVISION: Final = "authz.healthtech.dev/revision"
 LABELS: Final = {
     "app.kubernetes.io/managed-by": "clientpolicy",
@@ -44,6 +45,7 @@ def held(found: Document | None, subject: Subject, policy: ClientPolicy) -> Held
         leaf=read if isinstance(read, Leaf) else None,
         flaw=read if isinstance(read, Flaw) else None,
         request=str(notes.get(REQUEST, "")),
+        renewed=str(notes.get(RENEWED, "")),
         revision=int(revision) if revision.isdecimal() and len(revision) < 10 else 0,  # noqa: PLR2004 32 bits
         is_dressed=is_dressed(metadata, subject, policy),
         version=str(metadata.get("resourceVersion", "")),
@@ -90,7 +92,7 @@ def dress(metadata: Document, subject: Subject, policy: ClientPolicy) -> dict[st
 
 def _ours(metadata: Document, subject: Subject) -> dict[str, str]:
     notes = map_of(metadata.get("annotations"))
-    return {OWNER: subject.uid} | {name: str(notes[name]) for name in (REQUEST, REVISION) if name in notes}
+    return {OWNER: subject.uid} | {name: str(notes[name]) for name in (REQUEST, REVISION, RENEWED) if name in notes}
 
 
 def _owners(metadata: Document) -> list[Mapping[str, Any]]:
@@ -113,12 +115,14 @@ def body(
     files: Mapping[str, bytes],
     request: str,
     revision: int,
+    renewed: str = "",
 ) -> dict[str, Any]:
     """Return the Secret with another key and certificate in it; of what it held before, only others' entries stay."""
     metadata: dict[str, Any] = dict(map_of(old.get("metadata"))) if old is not None else {}
     metadata |= {"name": secret_name(subject.name, policy), "namespace": subject.namespace}
     metadata |= dress(metadata, subject, policy)
     metadata["annotations"] = metadata["annotations"] | {REQUEST: request, REVISION: str(revision)}
+    metadata["annotations"] |= {RENEWED: renewed} if renewed else {}
     kept = {name: value for name, value in map_of(old.get("data") if old is not None else None).items()
             if name not in ("tls.crt", "tls.key", "ca.crt")}  # fmt: skip
     data = kept | {name: base64.b64encode(value).decode() for name, value in files.items()}

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Final
 
 from authz.policy import ClientPolicy
 from clientpolicy_operator.facts import Document, Entry
 from clientpolicy_operator.ledger import REVISION_MAX, instant, instant_text
+
+RENEW: Final = "authz.healthtech.dev/renew"
+RENEW_MAX: Final = 256  # characters that count
 
 
 def is_revoked(policy: ClientPolicy, sha256: str, begin: datetime | None) -> bool:
@@ -25,6 +29,11 @@ def stolen_with_their_key(policy: ClientPolicy, entries: Iterable[Entry]) -> fro
     entries = tuple(entries)
     keys = {one.key_sha256 for one in entries if one.sha256 in said} - {""}
     return frozenset(one.sha256 for one in entries if one.key_sha256 in keys)
+
+
+def renew_of(metadata: Document) -> str:
+    """Return the wish for another certificate: any text, another one each time."""
+    return str(map_of(metadata.get("annotations")).get(RENEW, ""))[:RENEW_MAX]
 
 
 def secret_name(name: str, policy: ClientPolicy) -> str:

@@ -667,6 +667,36 @@ def test_what_others_write_beside_our_status_costs_no_visit(gate: ApiGate, tenan
         assert operator.stop() == 0
 
 
+@pytest.mark.parametrize("before", ["this operator", "the one before"])
+def test_secret_that_is_deleted_or_overwritten_is_put_right_within_a_minute_and_no_key_is_read_for_it(
+    gate: ApiGate, tenant: Tenant, tmp_path: Path, before: str
+) -> None:
+    """By default a policy is verified every ten minutes only; its Secret is looked at by name."""
+    system = tenant.plane.new_namespace()
+    path = f"/api/v1/namespaces/{tenant.namespace}/secrets/app-tls"
+    operator = OperatorProcess(tmp_path, gate.kubeconfig, system, tenant.namespace)
+    with operator:
+        operator.ready()
+        tenant.apply()
+        tenant.ready()
+        if before == "the one before":
+            assert operator.stop() == 0
+            tenant.plane.must("DELETE", path)
+            operator.start().ready()
+            until("back", tenant.secret, deadline_s=60)
+        tenant.plane.must("DELETE", path)
+        until("back", tenant.secret, deadline_s=60)
+        tenant.plane.must("PATCH", path, {"data": {"tls.crt": "AAAA"}}, "application/merge-patch+json")
+        until("whole", lambda: (tenant.secret() or {})["data"]["tls.crt"] != "AAAA", deadline_s=60)
+        tenant.ready()
+        reads = sum(asked.path == path and asked.method == "GET" for asked in gate.asked)
+        time.sleep(20)
+        quiet = [asked for asked in gate.asked if asked.path == path and asked.method == "GET"][reads:]
+        assert quiet
+        assert all("PartialObjectMetadata" in asked.accept for asked in quiet)
+        assert operator.stop() == 0
+
+
 def test_lost_lease_ends_the_process(plane: KubernetesApi, tenant: Tenant, tmp_path: Path) -> None:
     system = plane.new_namespace()
     with OperatorProcess(

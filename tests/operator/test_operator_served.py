@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -308,6 +309,30 @@ def test_secret_that_is_overwritten_and_edits_lock_nobody_out(tenant: Tenant, op
     told = tenant.certificate()
     assert {told["sha256"], *(one["sha256"] for one in told["previous"])} == set(fetched)
     assert operator.is_ready
+
+
+def test_renewal_that_is_wished_for_comes_once_and_the_earlier_certificate_stays(tenant: Tenant) -> None:
+    path = policies_in(tenant.namespace, "app")
+
+    def wish(value: str) -> None:
+        change = {"metadata": {"annotations": {"authz.healthtech.dev/renew": value}}}
+        tenant.plane.must("PATCH", path, change, "application/merge-patch+json")
+
+    tenant.apply()
+    first = tenant.ready()
+
+    def is_revision(number: int) -> bool:
+        return bool(tenant.certificate().get("revision") == number)
+
+    wish("2026-11-28T10:00:00Z")
+    until("renewed", lambda: is_revision(2))
+    wish("again")
+    until("renewed again", lambda: is_revision(3))
+    told = tenant.ready()
+    assert first["sha256"] in [one["sha256"] for one in told["previous"]], "partners go on with it until it ends"
+    wish("again")
+    time.sleep(5)  # as long as two looks at it take
+    assert is_revision(3)
 
 
 def test_emptied_status_is_told_again_without_signing(tenant: Tenant, operator: OperatorProcess) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from clientpolicy_operator.facts import Blocked, Held, Observed, Trouble
-from clientpolicy_operator.plan import Dress, Plan, Record, Report, Store, plan
+from clientpolicy_operator.plan import Dress, Plan, Record, Report, Store, plan, why_issue
 from clientpolicy_operator.timing import PATIENCE
 from clientpolicy_operator.told import condition_of
 from hypothesis import given, settings
@@ -102,6 +102,18 @@ def test_where_nobody_else_signs_nobody_is_waited_for() -> None:
     own = replace(world.observe(), recorded=frozenset({latest.sha256}), signed=None)
     for observed in (alone, own):
         assert [type(action) for action in plan(world.subject, observed, world.now).actions] == [Record, Store]
+
+
+@pytest.mark.parametrize(("wish", "granted", "reason"), [
+    ("", "", None), ("now", "", "RenewalRequested"), ("now", "now", None), ("again", "now", "RenewalRequested"), ("", "now", None),
+])  # fmt: skip
+def test_wish_for_another_certificate_is_granted_once(wish: str, granted: str, reason: str | None) -> None:
+    world = settled()
+    assert world.secret is not None
+    world.secret = replace(world.secret, renewed=granted)
+    wished = replace(world.subject, renew=wish)
+    assert wished.policy is not None
+    assert why_issue(wished, wished.policy, world.observe(), world.now) == reason
 
 
 Turns = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 40)), max_size=40)

@@ -82,6 +82,8 @@ READY = {"type": "Ready", "status": "True"}
     ({"status": told(F1) | {"conditions": [*told(F1)["conditions"], FOREIGN]}}, News.NONE),
     ({"labels": {"team": "x"}, "managedFields": []}, News.NONE),
     ({"status": told(F2)}, News.CHANGED),
+    ({"annotations": {"authz.healthtech.dev/renew": "now"}}, News.CHANGED),
+    ({"annotations": {"example.com/renew": "now"}}, News.NONE),
     ({"status": None}, News.CHANGED),
     ({"status": told(F1) | {"observedGeneration": 0}}, News.CHANGED),
     ({"status": told(F1) | {"quotas": [{"name": "q"}]}}, News.CHANGED),
