@@ -94,6 +94,10 @@ class Request(NamedTuple):
     if_none_exist: str | None = None
     steering: tuple[str, ...] = ()  # parameters that headers stand for, such as `_cascade`
     form: bytes | None = None  # a whole form body, unread; None if there is none or it may be partial
+    has_body: bool = False  # as far as headers and Envoy tell
+    has_form_type: bool = (
+        False  # the body, if there is one, may be read as a form: by its media type, or for want of one
+    )
 
 
 class Effect(Enum):
@@ -102,6 +106,7 @@ class Effect(Enum):
     NARROWS = "narrows"
     CURSOR = "cursor"  # a page of an earlier search, whoever made it
     REFUSE = "refuse"
+    TYPES = "types"  # `_type`: which types, where the path does not say
     CHAINS = "chains"  # looks into other resources, by a chain in its name or in what it sorts by
     REACHES = "reaches"  # brings in, selects by or writes resources of other types
     DELETES_FURTHER = "deletes further"  # a delete takes more than what it names, or for ever
@@ -115,6 +120,7 @@ class Parameter(NamedTuple):
     code: str
     value: str
     effect: Effect = Effect.NARROWS
+    is_certain: bool = True  # false: of query and form, it stands in the one that this server may not read
 
 
 class Parameters(NamedTuple):
@@ -297,11 +303,20 @@ class Compartment(Enum):
     DELEGATE = "delegate"
 
 
+class SearchByPost(Enum):
+    """Where a server looks for the parameters of `POST [type]/_search`."""
+
+    FORM = "form"
+    QUERY = "query"
+    BOTH = "both"
+
+
 class Fhir(NamedTuple):
     """Where FHIR is served, what is known of the server, and what becomes of undecidable requests there."""
 
     base_path: str  # without a final slash; "" where everything is FHIR
     compartment: Compartment
+    search_by_post: SearchByPost = SearchByPost.FORM
     is_everything_within: bool = False  # the server's Patient/[id]/$everything brings no linked patient
     parameters: Mapping[str, Effect] = MappingProxyType({})  # the server's own, by name in lower case
     pins: Mapping[str, Mapping[str, frozenset[str]]] = MappingProxyType({})  # added: type → parameter → its targets

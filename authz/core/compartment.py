@@ -16,7 +16,7 @@ from typing import Final
 
 from authz.core.interaction import ANY, Interaction, Kind
 from authz.model import Effect, Fhir, Parameters
-from authz.policy.fhir_r4 import PATIENT_COMPARTMENT
+from authz.policy.fhir_r4 import PATIENT_COMPARTMENT, PATIENT_FREE
 
 Pins = Mapping[str, frozenset[str]]  # parameter → types that it may refer to
 
@@ -73,7 +73,7 @@ def _is_outside(asked: Interaction, fhir: Fhir) -> bool:
     """Return whether what a write makes or changes is certainly in no compartment of the token's patient."""
     if asked.resource_type == "Patient":
         return asked.kind in (Kind.CREATE, Kind.CONDITIONAL_CREATE)  # it would be another patient
-    return not _pins(asked.resource_type, fhir)
+    return asked.resource_type in PATIENT_FREE and asked.resource_type not in fhir.pins
 
 
 def _pins(resource_type: str, fhir: Fhir) -> Pins:
@@ -108,11 +108,12 @@ def _narrowing(parameters: Parameters, pins: Pins, patient: str) -> tuple[Findin
     """
     found = Finding.UNDECIDABLE if parameters.is_ambiguous else Finding.WITHIN
     pinned: dict[str, bool] = {}
-    for name, code, value, effect in parameters.items:
+    for name, code, value, effect, is_certain in parameters.items:
         if code in pins and name == code:
             read = _read_id if code == "_id" else _read
             matches = [read(one, pins[code], patient) for one in value.split(",")]
-            pinned[code] = pinned.get(code, True) and all(match is _Match.PATIENT for match in matches)
+            if is_certain:
+                pinned[code] = pinned.get(code, True) and all(match is _Match.PATIENT for match in matches)
             found = max(found, _of_values(matches))
         elif effect is not Effect.NARROWS or code in pins or (not code.islower() and code.lower() in pins):
             # What brings in, selects by or does more than it is known to; a modifier on a pin; a pin in other case,

@@ -14,7 +14,7 @@ from typing import Final
 from authz.model import Effect
 
 _NARROWS: Final = (
-    "_id", "_lastUpdated", "_tag", "_profile", "_security", "_text", "_content", "_list", "_in", "_type", "_source",
+    "_id", "_lastUpdated", "_tag", "_profile", "_security", "_text", "_content", "_list", "_in", "_source",
     "_language", "_sort", "_count", "_summary", "_total", "_elements", "_score", "_maxresults",
     "_format", "_pretty", "_since", "_at",
     "_",  # cache busters of browsers' libraries (jQuery's `cache: false`)
@@ -29,10 +29,10 @@ _DELETES_FURTHER: Final = (
 )  # fmt: skip
 # Names of known servers that look like search parameters and are none: pages, and what an export or a delete takes.
 _STEERING: Final = (
-    "ct", "includesCt", "sessionID", "page", "pageToken", "continuationToken",
+    "ct", "includesCt", "sessionID", "page", "pageToken", "continuationToken", "cursor",
     "excludedResourceTypes", "includeAssociatedData",
-    # Headers that choose whose data: HAPI's partitions, LinuxForHealth's tenants and data stores
-    "X-Request-Partition-IDs", "X-FHIR-TENANT-ID", "X-FHIR-DSID",
+    # Headers that choose whose data: HAPI's partitions, LinuxForHealth's tenants and data stores, Medplum's other user
+    "X-Request-Partition-IDs", "X-FHIR-TENANT-ID", "X-FHIR-DSID", "X-Medplum-On-Behalf-Of",
 )  # fmt: skip
 
 # Headers that say what a parameter of that name says, or that act as one.
@@ -42,6 +42,7 @@ HEADERS: Final[Mapping[str, str]] = {
     "x-request-partition-ids": "x-request-partition-ids",
     "x-fhir-tenant-id": "x-fhir-tenant-id",
     "x-fhir-dsid": "x-fhir-dsid",
+    "x-medplum-on-behalf-of": "x-medplum-on-behalf-of",
 }
 
 
@@ -52,6 +53,7 @@ def _folded(effects: Mapping[Effect, tuple[str, ...]]) -> dict[str, Effect]:
 OWN: Final[Mapping[str, Effect]] = _folded(
     {
         Effect.NARROWS: _NARROWS,
+        Effect.TYPES: ("_type",),
         Effect.REACHES: _REACHES,
         Effect.DELETES_FURTHER: _DELETES_FURTHER,
         Effect.UNKNOWN: _STEERING,

@@ -18,6 +18,7 @@ _EFFECTIVE_CACHE: Final = 4096  # pairs of token scopes and client; a miss costs
 EFFECTIVE_MAX_BYTES: Final = 6 * 2**20  # 1,500 ordinary ones of 4 kB; the largest take 200
 _SCOPE_BYTES: Final = 640  # of a parsed scope, without its text and its filters
 _FILTER_BYTES: Final = 256
+_BODILESS: Final = frozenset({"GET", "HEAD", "DELETE"})
 EFFECTIVE_MAX: Final = 256  # scopes; with more the header that carries them would not
 
 
@@ -108,12 +109,27 @@ def decide(request: Request, target: Target, client: Client, claims: Claims | No
     segments, parameters = target.segments, target.parameters
     if segments is None or parameters is None:
         return _by_route(request.method, target.path, client, scopes)
+    _require_no_hidden_parameters(request, segments)
     is_conditional = request.method == "POST" and len(segments) == 1 and request.if_none_exist is not None
     if request.method == "POST" or request.steering:
         parameters = _parameters(request, parameters, segments, fhir, is_conditional=is_conditional)
+    parameters = interaction.settle_types(parameters, segments)
     asked = interaction.classify(request.method, segments, parameters, conditional=is_conditional)
     rule, delegated = authorize(Case(asked, parameters, scopes.clinical, claims, fhir))
     return Grant(scopes.texts, rule, delegated)
+
+
+def _require_no_hidden_parameters(request: Request, segments: tuple[str, ...]) -> None:
+    """Refuse a body in which an upstream may find parameters that the interaction does not have.
+
+    Rack and Laravel merge a form, and some a JSON body, over the query of any method; Rack takes `_method` from it.
+    """
+    if request.method == "POST" and segments[-1:] == ("_search",):
+        return
+    if request.has_form_type:
+        raise Refused(Reason.REQUEST_MALFORMED, "a form, or a body without a media type, where FHIR has none")
+    if request.has_body and request.method in _BODILESS:
+        raise Refused(Reason.REQUEST_MALFORMED, f"a body on {request.method}, which some servers read as parameters")
 
 
 def _parameters(
@@ -122,9 +138,11 @@ def _parameters(
     """Return the parameters of the query and of all else that carries them: a form, If-None-Exist, other headers."""
     if request.method == "POST" and segments[-1:] == ("_search",):
         form = search.parse_form(request.form, fhir.parameters) if request.form is not None else search.UNSEEN
-        parameters = search.joined(parameters, form)
+        parameters = search.joined_by_post(parameters, form, fhir.search_by_post)
     if is_conditional and request.if_none_exist is not None:
-        parameters = search.joined(parameters, search.parse_condition(request.if_none_exist, fhir.parameters))
+        parameters = search.joined(
+            parameters, search.parse_condition(request.if_none_exist, segments[0], fhir.parameters)
+        )
     if request.steering:
         carried = [search.parameter(name, "", fhir.parameters) for name in request.steering]
         parameters = parameters._replace(items=(*parameters.items, *carried))

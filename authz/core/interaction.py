@@ -150,6 +150,25 @@ def _within(kind: str, id_: str, within: str, parameters: Parameters) -> Interac
     )
 
 
+def settle_types(parameters: Parameters, segments: tuple[str, ...]) -> Parameters:
+    """Return the parameters with what `_type` does there: it narrows where it says no other type than the path.
+
+    On a typed search Medplum takes its types instead of the path's.
+    """
+    if not any(item.effect is Effect.TYPES for item in parameters.items):
+        return parameters
+    searched = next((one for one in segments[2:1:-1] or segments[:1] if one in RESOURCE_TYPES), None)
+    items = tuple([_settled(item, searched, segments) for item in parameters.items])
+    return parameters._replace(items=items)
+
+
+def _settled(item: Parameter, searched: str | None, segments: tuple[str, ...]) -> Parameter:
+    if item.effect is not Effect.TYPES:
+        return item
+    harmless = not segments or segments[-1] == "$everything" or (item.name, item.value) == ("_type", searched)
+    return item._replace(effect=Effect.NARROWS if harmless else Effect.UNKNOWN)
+
+
 def reached(asked: Interaction, parameters: Parameters) -> tuple[Need, ...]:
     """Return what else a request reaches beyond what its path names.
 
@@ -173,13 +192,20 @@ def _reached_by(item: Parameter, asked: Interaction) -> tuple[Need, ...]:
         case Effect.CHAINS:
             return (Need(ANY, "s"),)
         case Effect.REACHES:
-            return _included(item)
+            included = _included(item)
+            return included if item.code == "x-provenance" else (*included, *_written(asked, included))
         case Effect.CURSOR if asked.kind is Kind.SEARCH:  # a page of a typed search needs what the search needed
             return ()
         case Effect.DELETES_FURTHER if asked.deletes_further:
             return ()  # that has a rule of its own
         case _:
             return _everywhere(asked)
+
+
+def _written(asked: Interaction, included: tuple[Need, ...]) -> tuple[Need, ...]:
+    """Return what a write does to what its search includes: Microsoft's server deletes that, too."""
+    letters = [need.letter for need in asked.needs if need.letter in "ud"]
+    return tuple(Need(need.resource_type, letter) for need in included for letter in letters)
 
 
 def _included(item: Parameter) -> tuple[Need, ...]:

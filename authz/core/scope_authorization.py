@@ -11,7 +11,8 @@ from typing import Final, NamedTuple
 from authz.core import compartment
 from authz.core.compartment import Finding
 from authz.core.interaction import ANY, Interaction, Kind, Need, reached
-from authz.model import Claims, Compartment, Fhir, Parameters, Reason, Refused
+from authz.model import Claims, Compartment, Effect, Fhir, Parameters, Reason, Refused
+from authz.policy.fhir_r4 import SEARCH_PARAMETERS
 from authz.policy.smart import Context, Scope, parse_scope
 
 _LETTERS_OF_V1: Final = {"r": "read", "s": "read", "c": "write", "u": "write", "d": "write"}
@@ -31,11 +32,11 @@ class Case(NamedTuple):
         return self.claims.patient if self.claims is not None else None
 
     @property
-    def is_patients_app(self) -> bool:
-        """Whether the token is that of one patient's app: no authorization server gives it `system/` scopes."""
+    def may_hold_system_scopes(self) -> bool:
+        """Whether an authorization server may give `system/` scopes: to machines, not to people's apps."""
         if self.claims is None or any(text.startswith("system/") for text in self.claims.scopes):
-            return False
-        return self.patient is not None or any(text.startswith("patient/") for text in self.claims.scopes)
+            return True
+        return self.patient is None and not any(text.startswith(("patient/", "user/")) for text in self.claims.scopes)
 
 
 def authorize(case: Case) -> tuple[str, str | None]:
@@ -49,8 +50,7 @@ def authorize(case: Case) -> tuple[str, str | None]:
     if not all(covering):
         raise _scope_missing([need for need, found in zip(asked.needs, covering, strict=True) if not found], case)
     if asked.deletes_further and not any(_deletes_anything(scope) for scope in case.scopes):
-        told = "a delete that takes other resources or versions along needs system/*.d"
-        raise Refused(Reason.SCOPE_MISSING, told, needed=() if case.is_patients_app else ("system/*.d",))
+        raise _scope_missing([Need(ANY, "d")], case, Context.SYSTEM)
     rule = covering[0][0].text
     if all(any(scope.context is not Context.PATIENT for scope in found) for found in covering):
         unreached = _unreached(case, [scope for scope in case.scopes if scope.context is not Context.PATIENT])
@@ -86,14 +86,23 @@ def _carries(filters: frozenset[tuple[str, str]], need: Need, case: Case) -> boo
     Of two values one server takes the last and another both, and some ignore case: so every occurrence must be granted.
     """
     parameters = case.parameters
-    if need.letter != "s" or case.asked.kind not in (Kind.SEARCH, Kind.COMPARTMENT_SEARCH) or parameters.is_ambiguous:
+    if need.letter != "s" or case.asked.kind not in (Kind.SEARCH, Kind.COMPARTMENT_SEARCH):
+        return False
+    if parameters.is_ambiguous or not parameters.is_complete or not _are_known(filters, need.resource_type, case.fhir):
         return False
     codes = {name.lower() for name, _ in filters}
     occurrences = [item for item in parameters.items if item.code.lower() in codes]
     # A space may have been a plus: two readings, so it carries nothing.
-    return {(item.name, item.value) for item in occurrences} == filters and not any(
-        " " in item.value for item in occurrences
-    )
+    if any(" " in item.value for item in occurrences) or any(item.effect is Effect.CURSOR for item in parameters.items):
+        return False  # a page ignores what stands beside its cursor
+    asked = {(item.name, item.value) for item in occurrences}
+    return asked == filters and filters <= {(item.name, item.value) for item in occurrences if item.is_certain}
+
+
+def _are_known(filters: frozenset[tuple[str, str]], resource_type: str, fhir: Fhir) -> bool:
+    """Return whether a server knows these parameters: what it does not know it ignores, and filters nothing."""
+    known = SEARCH_PARAMETERS.get(resource_type, frozenset())
+    return all(name in known or fhir.parameters.get(name.lower()) is Effect.NARROWS for name, _ in filters)
 
 
 def _covers(scope: Scope, need: Need) -> bool:
@@ -119,15 +128,15 @@ def _within_patient(case: Case) -> str | None:
     return f"Patient/{patient}"
 
 
-def _scope_missing(missing: list[Need], case: Case) -> Refused:
+def _scope_missing(missing: list[Need], case: Case, context: Context | None = None) -> Refused:
     """Name the scopes that would have done, in the version (v1 or v2) that the token speaks.
 
     What the token has and the policy lacks is not asked for again: the app can do nothing about it.
     """
-    context = _context(case)
+    context = context if context is not None else _context(case)
     texts = case.claims.scopes if case.claims is not None else ()
     speaks_v1 = any(text.endswith((".read", ".write", ".*")) for text in texts)
-    token = [scope for scope in map(parse_scope, texts) if scope is not None and not scope.filters]
+    token = [scope for scope in _of_token(case) if not scope.filters]
     needed: dict[str, None] = {}
     withheld: dict[str, None] = {}
     for need in missing:
@@ -137,25 +146,31 @@ def _scope_missing(missing: list[Need], case: Case) -> Refused:
     told = f"needs {' '.join((*needed, *withheld))}"
     if withheld:
         told += f"; the token has {' '.join(withheld)}, but the policy does not grant it"
-    return Refused(Reason.SCOPE_MISSING, told, needed=tuple(needed))
+    can_be_had = context is not Context.SYSTEM or case.may_hold_system_scopes
+    return Refused(Reason.SCOPE_MISSING, told, needed=tuple(needed) if can_be_had else ())
 
 
 def _context(case: Case) -> Context:
-    """Return the context in which a scope would have done: `patient/` where that is decidable, else one that is held.
+    """Return the context in which a scope would have done: `patient/` where that could do, else one that is held.
 
-    A patient's app is never told to ask for `system/`.
+    What the token holds counts besides what is left of it by the policy; whoever has no scope of a kind for machines
+    is never told to ask for one.
     """
-    held = [scope.context for scope in case.scopes]
-    if not _is_decidable(case):
+    held = [scope.context for scope in case.scopes] or [scope.context for scope in _of_token(case)]
+    if not _may_be_within(case):
         held = [context for context in held if context is not Context.PATIENT]
-        return held[0] if held else (Context.USER if case.is_patients_app else Context.SYSTEM)
+        return held[0] if held else (Context.SYSTEM if case.may_hold_system_scopes else Context.USER)
     return held[0] if held else Context.PATIENT
 
 
-def _is_decidable(case: Case) -> bool:
+def _of_token(case: Case) -> list[Scope]:
+    texts = case.claims.scopes if case.claims is not None else ()
+    return [scope for scope in map(parse_scope, texts) if scope is not None]
+
+
+def _may_be_within(case: Case) -> bool:
     """Return whether a `patient/` scope could do, here or at a FHIR server that enforces the compartment."""
     if case.patient is None or case.asked.kind is Kind.CONDITIONAL_CREATE:
         return False
-    if case.fhir.compartment is Compartment.DELEGATE:
-        return True
-    return compartment.locate(case.asked, case.parameters, case.patient, case.fhir) is not Finding.UNDECIDABLE
+    found = compartment.locate(case.asked, case.parameters, case.patient, case.fhir)
+    return found is Finding.WITHIN or (found is Finding.UNDECIDABLE and case.fhir.compartment is Compartment.DELEGATE)

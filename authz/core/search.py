@@ -16,7 +16,7 @@ from typing import Final
 from urllib.parse import unquote_plus, unquote_to_bytes
 
 from authz.core.control_parameters import effect_of
-from authz.model import Effect, Parameter, Parameters, Reason, Refused
+from authz.model import Effect, Parameter, Parameters, Reason, Refused, SearchByPost
 
 PARAMETERS_MAX: Final = 256
 # letters, digits, `_` and `-`; then modifiers after `:` and chains after `.`
@@ -75,21 +75,39 @@ def parse_form(form: bytes, declared: Mapping[str, Effect] = NOTHING_DECLARED) -
     return parse(form.decode("ascii"), declared)
 
 
-def parse_condition(header: str, declared: Mapping[str, Effect] = NOTHING_DECLARED) -> Parameters:
+def parse_condition(header: str, resource_type: str, declared: Mapping[str, Effect] = NOTHING_DECLARED) -> Parameters:
     """Return the parameters of If-None-Exist (FHIR R4 http.html, section 3.1.0.8.1).
 
+    They may follow a `?`, `[type]?` or `[base]/[type]?`, as HAPI's client writes them.
+
     Raises:
-        Refused: REQUEST_MALFORMED, as for a query.
+        Refused: REQUEST_MALFORMED, as for a query, and for the parameters of another type.
     """
-    parameters = parse(header.strip(" \t").removeprefix("?"), declared)
+    head, mark, query = header.strip(" \t").partition("?")
+    if mark and head.rpartition("/")[2] not in ("", resource_type):
+        raise _malformed("If-None-Exist searches another type than the one that is created")
+    parameters = parse(query if mark else head, declared)
     return parameters._replace(is_ambiguous=parameters.is_ambiguous or _SECOND_HEADER.search(header) is not None)
 
 
 def joined(first: Parameters, second: Parameters) -> Parameters:
-    """Return the parameters of both: servers read query and form as one."""
+    """Return the parameters of both."""
     items = first.items + second.items
     ambiguous = first.is_ambiguous or second.is_ambiguous or len(items) > PARAMETERS_MAX
     return Parameters(items, first.is_complete and second.is_complete, ambiguous)
+
+
+def joined_by_post(query: Parameters, form: Parameters, by: SearchByPost) -> Parameters:
+    """Return the parameters of a search by POST: what can be relied on is what stands where the server looks.
+
+    HAPI reads query and form as one, Medplum the form alone, Google the query alone.
+    """
+    if by is SearchByPost.BOTH:
+        return joined(query, form)
+    certain, other = (form, query) if by is SearchByPost.FORM else (query, form)
+    there = {(item.name, item.value) for item in certain.items}
+    items = tuple([item._replace(is_certain=(item.name, item.value) in there) for item in other.items])
+    return joined(certain, other._replace(items=items))
 
 
 def parameter(name: str, value: str, declared: Mapping[str, Effect]) -> Parameter:

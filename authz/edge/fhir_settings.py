@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 from authz.core.compartment import PINS
 from authz.core.control_parameters import OWN, SERVERS
 from authz.edge.configuration import SettingsModel
-from authz.model import Compartment, Effect, Fhir
+from authz.model import Compartment, Effect, Fhir, SearchByPost
 from authz.policy.fhir_r4 import RESOURCE_TYPES
 
 PARAMETERS_MAX: Final = 64
@@ -60,8 +60,13 @@ ParameterName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$
 ServerKind = Literal["hapi", "microsoft", "google", "oracle", "epic", "medplum"]
 
 
+# Where a server looks for the parameters of a search by POST. HAPI was asked; Google says so of its fhir.search-type.
+_SEARCH_BY_POST: Final = {"hapi": SearchByPost.BOTH, "google": SearchByPost.QUERY}
+
+
 class FhirServerSettings(SettingsModel):
     kind: ServerKind | None = None
+    search_by_post: SearchByPost | None = None  # without one: as the kind does, else the form alone
 
 
 class CompartmentSettings(SettingsModel):
@@ -93,6 +98,7 @@ class FhirSettings(SettingsModel):
         return Fhir(
             base_path=self.base_path,
             compartment=self.compartment,
+            search_by_post=self.server.search_by_post or _SEARCH_BY_POST.get(self.server.kind or "", SearchByPost.FORM),
             is_everything_within=self.everything == "within",
             parameters={**preset, **declared},
             pins={kind: _targets(names) for kind, names in self.compartments.add.items()},

@@ -37,6 +37,23 @@ RESOURCE_TYPES: Final = frozenset({
     "TerminologyCapabilities", "TestReport", "TestScript", "ValueSet", "VerificationResult", "VisionPrescription",
 })
 
+# Types of which no element can refer to a patient: what is written there is in no patient's compartment.
+PATIENT_FREE: Final = frozenset({
+    "ActivityDefinition", "CapabilityStatement", "CatalogEntry", "ChargeItemDefinition", "CodeSystem",
+    "CompartmentDefinition", "ConceptMap", "DeviceDefinition", "DeviceMetric", "EffectEvidenceSynthesis", "Endpoint",
+    "EnrollmentResponse", "EventDefinition", "Evidence", "EvidenceVariable", "ExampleScenario", "GraphDefinition",
+    "HealthcareService", "InsurancePlan", "Library", "Location", "Measure", "Medication", "MedicationKnowledge",
+    "MedicinalProduct", "MedicinalProductAuthorization", "MedicinalProductContraindication",
+    "MedicinalProductIndication", "MedicinalProductIngredient", "MedicinalProductInteraction",
+    "MedicinalProductManufactured", "MedicinalProductPackaged", "MedicinalProductPharmaceutical",
+    "MedicinalProductUndesirableEffect", "MessageDefinition", "NamingSystem", "ObservationDefinition",
+    "OperationDefinition", "OperationOutcome", "Organization", "OrganizationAffiliation", "PlanDefinition",
+    "Practitioner", "PractitionerRole", "ResearchDefinition", "ResearchElementDefinition", "ResearchStudy",
+    "RiskEvidenceSynthesis", "SearchParameter", "Slot", "SpecimenDefinition", "StructureDefinition", "Subscription",
+    "Substance", "SubstanceNucleicAcid", "SubstancePolymer", "SubstanceProtein", "SubstanceReferenceInformation",
+    "SubstanceSourceMaterial", "SubstanceSpecification", "TerminologyCapabilities", "TestReport", "ValueSet",
+})
+
 # Search parameters of every type, and of every type but the few that are no DomainResource.
 _RESOURCE: Final = frozenset({
     "_content", "_filter", "_has", "_id", "_lastUpdated", "_list", "_profile", "_query", "_security", "_source", "_tag",

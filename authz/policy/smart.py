@@ -94,7 +94,7 @@ def _parse_filters(text: str | None) -> frozenset[tuple[str, str]] | None:
 
 def intersect(granted: Scope, ceiling: Scope) -> Scope | None:
     """Return what both scopes allow, None if that is nothing; filters of both apply."""
-    if granted.context is not ceiling.context:
+    if granted.context is not ceiling.context or _contradict(granted.filters, ceiling.filters):
         return None
     if ceiling.covers(granted):
         return granted
@@ -114,6 +114,12 @@ def intersect(granted: Scope, ceiling: Scope) -> Scope | None:
         filters=filters,
         text=_render(granted.context, resource_type, letters, granted, ceiling),
     )
+
+
+def _contradict(one: frozenset[tuple[str, str]], other: frozenset[tuple[str, str]]) -> bool:
+    """Return whether both name a parameter with other values: of two, some servers take the last alone."""
+    shared = {name for name, _ in one} & {name for name, _ in other}
+    return any(pair in one ^ other for pair in one | other if pair[0] in shared)
 
 
 def _render(context: Context, resource_type: str, letters: frozenset[str], *sources: Scope) -> str:

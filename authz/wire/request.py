@@ -25,6 +25,7 @@ _READ: Final = frozenset(
         "content-encoding",
         "content-length",
         "content-type",
+        "transfer-encoding",
         "if-none-exist",
         "x-envoy-auth-partial-body",
         "x-forwarded-client-cert",
@@ -36,6 +37,7 @@ _READ: Final = frozenset(
 )
 _DISGUISED: Final = _METHOD_OVERRIDES | {"content-encoding", "if-none-exist", *HEADERS}
 _FORM_TYPE: Final = re.compile(r"application/x-www-form-urlencoded(?:\s*;\s*charset=utf-8)?", re.IGNORECASE)
+_ANY_FORM_TYPE: Final = re.compile(r"(?:^|,)\s*(?:application/x-www-form-urlencoded|multipart/)", re.IGNORECASE)
 FORM_MAX_BYTES: Final = 65_536  # four times what a query may hold; a longer form counts as not seen
 
 
@@ -78,7 +80,21 @@ def read_message(check: CheckRequest, client_address: ClientAddress) -> Request:
         headers.get("if-none-exist"),
         tuple([HEADERS[name] for name in headers if name in HEADERS]),
         _form(http, headers) if method == "POST" else None,
+        has_body := _has_body(http, headers),
+        _has_form_type(method, headers.get("content-type"), has_body=has_body),
     )
+
+
+def _has_body(http: AttributeContext.HttpRequest, headers: dict[str, str]) -> bool:
+    declared = headers.get("content-length")
+    return declared not in (None, "0") or "transfer-encoding" in headers or bool(http.body or http.raw_body)
+
+
+def _has_form_type(method: str, media_type: str | None, *, has_body: bool) -> bool:
+    """Return whether an upstream may read a body as a form; Rack takes a POST without a media type for one."""
+    if media_type is None:
+        return method == "POST" and has_body
+    return _ANY_FORM_TYPE.search(media_type) is not None
 
 
 def _headers(http: AttributeContext.HttpRequest) -> dict[str, str]:

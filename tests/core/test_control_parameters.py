@@ -8,12 +8,14 @@ from authz.core.control_parameters import HEADERS, OWN, SERVERS, effect_of
 from authz.model import Effect
 
 FHIR: dict[Effect, str] = {
-    Effect.NARROWS: "_ _id _lastUpdated _tag _profile _security _text _content _list _in _type _source _language _sort"
+    Effect.NARROWS: "_ _id _lastUpdated _tag _profile _security _text _content _list _in _source _language _sort"
     " _count _summary _total _elements _score _maxresults _format _pretty _since _at",
+    Effect.TYPES: "_type",
     Effect.REACHES: "_include _revinclude _has _filter _contained _containedType _query _graph X-Provenance",
     Effect.DELETES_FURTHER: "_cascade _expunge _hardDelete hardDelete _purge _purgeHistory _remove-references",
-    Effect.UNKNOWN: "ct includesCt sessionID page pageToken continuationToken excludedResourceTypes"
-    " includeAssociatedData X-Request-Partition-IDs X-FHIR-TENANT-ID X-FHIR-DSID",
+    Effect.UNKNOWN: "ct includesCt sessionID page pageToken continuationToken cursor excludedResourceTypes"
+    " includeAssociatedData X-Request-Partition-IDs X-FHIR-TENANT-ID X-FHIR-DSID"
+    " X-Medplum-On-Behalf-Of",
 }
 KINDS: dict[str, dict[Effect, str]] = {
     "hapi": {
@@ -51,6 +53,7 @@ def test_headers_that_stand_for_a_parameter() -> None:
         "x-request-partition-ids": "x-request-partition-ids",
         "x-fhir-tenant-id": "x-fhir-tenant-id",
         "x-fhir-dsid": "x-fhir-dsid",
+        "x-medplum-on-behalf-of": "x-medplum-on-behalf-of",
     }
 
 

@@ -294,7 +294,8 @@ def test_certificate_alone_holds_the_system_scopes() -> None:
 def test_search_by_post_is_pinned_by_its_form_and_undecidable_without() -> None:
     line = "POST /fhir/Observation/_search"
     assert decide(line, *READ, form=b"patient=123&code=x")
-    assert decide(line + "?patient=123", *READ, form=b"")
+    assert decide(line + "?code=x", *READ, form=b"patient=123")
+    assert reason(line + "?patient=123", *READ, form=b"") is Reason.COMPARTMENT_UNDECIDABLE
     assert reason(line, *READ, form=b"patient=124") is Reason.PATIENT_MISMATCH
     assert reason(line + "?patient=123", *READ, form=b"patient=124") is Reason.PATIENT_MISMATCH
     assert reason(line + "?patient=123", *READ, form=None) is Reason.COMPARTMENT_UNDECIDABLE

@@ -8,7 +8,7 @@ import pytest
 from scoped import DELEGATE, DENY, READ, client, decide, reason
 
 from authz.core.control_parameters import OWN, SERVERS
-from authz.model import Effect, Fhir, Reason, Refused
+from authz.model import Effect, Fhir, Reason, Refused, SearchByPost
 
 WITHIN = DENY._replace(is_everything_within=True)
 
@@ -205,7 +205,7 @@ def test_challenge_for_a_far_reaching_delete_asks_no_patients_app_for_system_sco
     for scopes, patient, expected in (
         (["patient/*.cruds"], "123", ()),
         (["user/*.cruds"], "123", ()),
-        (["user/*.cruds"], None, ("system/*.d",)),
+        (["user/*.cruds"], None, ()),
         (["system/Patient.d"], None, ("system/*.d",)),
     ):
         with pytest.raises(Refused) as refused:
@@ -266,7 +266,7 @@ OUTSIDE = [
     "POST /fhir/ValueSet",
     "PUT /fhir/Organization?identifier=x",
     "DELETE /fhir/Medication?code=x",
-    "POST /fhir/Task",
+    "POST /fhir/Slot",
 ]
 
 
@@ -279,7 +279,9 @@ def test_write_in_no_patients_compartment_is_a_mismatch_even_for_a_server_that_e
 
 
 def test_write_inside_the_compartment_is_the_servers_to_judge() -> None:
-    for line in ("POST /fhir/Observation", "PUT /fhir/Observation/5", "PUT /fhir/Patient?identifier=x"):
+    inside = ("POST /fhir/Observation", "PUT /fhir/Observation/5", "PUT /fhir/Patient?identifier=x")
+    perhaps = ("POST /fhir/Task", "POST /fhir/Binary", "PUT /fhir/Device/7", "POST /fhir/Bundle")  # may name a patient
+    for line in inside + perhaps:
         assert reason(line, "patient/*.cruds") is Reason.COMPARTMENT_UNDECIDABLE
         assert decide(line, "patient/*.cruds", fhir=DELEGATE).compartment == "Patient/123"
 
@@ -343,7 +345,9 @@ def test_provenance_in_a_header_is_one_more_resource_to_create() -> None:
     )
 
 
-@pytest.mark.parametrize("header", ["x-request-partition-ids", "x-fhir-tenant-id", "x-fhir-dsid"])
+@pytest.mark.parametrize(
+    "header", ["x-request-partition-ids", "x-fhir-tenant-id", "x-fhir-dsid", "x-medplum-on-behalf-of"]
+)
 def test_header_that_is_refused_is_refused_beside_a_form_that_was_not_seen(header: str) -> None:
     refused = DENY._replace(parameters={header: Effect.REFUSE})
     line = "POST /fhir/Observation/_search"
@@ -352,7 +356,9 @@ def test_header_that_is_refused_is_refused_beside_a_form_that_was_not_seen(heade
         assert reason(line, "system/*.cruds", patient=None, fhir=refused, **more) is Reason.INTERACTION_UNSUPPORTED
 
 
-@pytest.mark.parametrize("header", ["x-request-partition-ids", "x-fhir-tenant-id", "x-fhir-dsid"])
+@pytest.mark.parametrize(
+    "header", ["x-request-partition-ids", "x-fhir-tenant-id", "x-fhir-dsid", "x-medplum-on-behalf-of"]
+)
 def test_header_that_chooses_whose_data_may_reach_anything(header: str) -> None:
     steering: dict[str, Any] = {"steering": (header,)}
     assert reason("GET /fhir/Patient/123", *READ, **steering) is Reason.COMPARTMENT_UNDECIDABLE
@@ -375,6 +381,13 @@ CHALLENGES = [
     ("GET /fhir/Observation?patient=123", ["patient/*.rs"], ["patient/Patient.rs"], "123", []),
     ("GET /fhir/Patient/123/$everything", ["patient/*.rs", "user/*.s"], ["patient/Patient.rs"], "123", ["user/*.r"]),
     ("GET /fhir/Observation/1", ["system/*.rs"], ["system/Patient.rs"], None, []),
+    ("GET /fhir/Observation", ["user/Observation.rs"], ["user/Patient.rs"], None, []),
+    ("GET /fhir/Observation", ["user/Patient.rs"], ["user/Observation.rs"], None, ["user/Observation.s"]),
+    ("GET /fhir/Patient/124", ["patient/Observation.rs"], None, "123", ["user/Patient.r"]),
+    ("PUT /fhir/Practitioner/7", ["patient/Patient.u"], None, "123", ["user/Practitioner.u"]),
+    ("POST /fhir/Patient", ["patient/Observation.c"], None, "123", ["user/Patient.c"]),
+    ("DELETE /fhir/Patient/1?_cascade=delete", ["system/*.cruds"], ["system/Patient.cruds"], None, []),
+    ("DELETE /fhir/Patient/1?_cascade=delete", ["system/Patient.d"], None, None, ["system/*.d"]),
 ]
 
 
@@ -406,3 +419,128 @@ def test_challenge_asks_for_what_would_do_and_can_be_had(
     assert list(refused.value.needed) == expected
     if not expected:
         assert "the policy does not grant it" in refused.value.detail
+
+
+@pytest.mark.parametrize("line", ["GET /fhir/Patient/124", "PUT /fhir/Practitioner/7", "POST /fhir/Patient"])
+def test_challenge_asks_for_no_patient_scope_that_could_never_do(line: str) -> None:
+    with pytest.raises(Refused) as refused:
+        decide(line, "patient/Observation.rs", fhir=DELEGATE)
+    assert all(scope.startswith("user/") for scope in refused.value.needed)
+
+
+@pytest.mark.parametrize("by", SearchByPost)
+@pytest.mark.parametrize(
+    ("pin", "scope"), [("patient=123", READ[0]), ("category=laboratory", "user/Observation.rs?category=laboratory")]
+)
+def test_search_by_post_is_pinned_where_the_server_looks(by: SearchByPost, pin: str, scope: str) -> None:
+    fhir = DENY._replace(search_by_post=by)
+    for place, query, form in (
+        ("query", f"?{pin}", b""),
+        ("form", "", pin.encode()),
+        ("both", f"?{pin}", pin.encode()),
+    ):
+        line = f"POST /fhir/Observation/_search{query}"
+        if by is SearchByPost.BOTH or place in ("both", by.value):
+            assert decide(line, scope, form=form, fhir=fhir).compartment is None
+        else:
+            refused = (Reason.COMPARTMENT_UNDECIDABLE, Reason.SCOPE_MISSING)
+            assert reason(line, scope, form=form, fhir=fhir) in refused
+
+
+@pytest.mark.parametrize("by", SearchByPost)
+@pytest.mark.parametrize(("query", "form"), [("?patient=124", b"patient=123"), ("?patient=123", b"patient=124")])
+def test_search_by_post_that_names_another_patient_anywhere_is_a_mismatch(
+    by: SearchByPost, query: str, form: bytes
+) -> None:
+    line = f"POST /fhir/Observation/_search{query}"
+    assert reason(line, *READ, form=form, fhir=DENY._replace(search_by_post=by)) is Reason.PATIENT_MISMATCH
+
+
+def test_filter_counts_only_in_a_form_that_was_seen_and_beside_no_cursor() -> None:
+    scope = "patient/Observation.rs?category=laboratory"
+    line = "POST /fhir/Observation/_search?category=laboratory&patient=123"
+    assert reason(line, scope, form=None, fhir=DELEGATE) is Reason.SCOPE_MISSING
+    line = "GET /fhir/Observation?category=laboratory&sessionID=x"
+    assert reason(line, "user/Observation.rs?category=laboratory", fhir=served_by("epic")) is Reason.SCOPE_MISSING
+    assert decide(line, "user/Observation.rs", fhir=served_by("epic"))
+
+
+def test_filter_by_a_parameter_that_the_type_does_not_have_opens_nothing() -> None:
+    line, scope = "GET /fhir/Observation?sensitivity=low", "user/Observation.rs?sensitivity=low"
+    assert reason(line, scope, patient=None) is Reason.SCOPE_MISSING
+    assert decide(line, scope, patient=None, fhir=DENY._replace(parameters={"sensitivity": Effect.NARROWS}))
+    assert reason("GET /fhir/Patient/123/*?category=x", "user/*.rs?category=x") is Reason.SCOPE_MISSING
+
+
+TYPES = [
+    ("GET /fhir/Observation?_type=Patient", "user/Observation.rs"),
+    ("GET /fhir/Observation?patient=123&_type=Condition", "patient/Observation.rs"),
+    ("GET /fhir/Observation?patient=123&_type=Observation,Condition", "patient/Observation.rs"),
+    ("GET /fhir/Observation?patient=123&_type:not=Observation", "patient/Observation.rs"),
+    ("GET /fhir/Patient/123/Observation?_type=Condition", "patient/Observation.rs"),
+    ("GET /fhir/Patient/123?_type=Observation", "patient/Patient.rs"),
+    ("DELETE /fhir/Patient?_id=124&_type=Observation", "user/Patient.cruds"),
+    ("GET /fhir/Patient/123/_history?_type=Observation", "patient/Patient.rs"),
+]
+
+
+@pytest.mark.parametrize(("line", "scope"), TYPES)
+def test_type_beside_a_path_of_another_type_may_reach_that(line: str, scope: str) -> None:
+    assert reason(line, scope) in (Reason.SCOPE_MISSING, Reason.COMPARTMENT_UNDECIDABLE)
+    assert decide(line, "user/*.cruds", patient=None)
+
+
+def test_type_of_the_path_narrows() -> None:
+    assert decide("GET /fhir/Observation?patient=123&_type=Observation", *READ).compartment is None
+    assert decide("GET /fhir/Patient/123/Observation?_type=Observation", *READ).compartment is None
+    assert decide("POST /fhir/Observation/_search", *READ, form=b"patient=123&_type=Observation").compartment is None
+    assert decide("GET /fhir/Patient/123/$everything?_type=Observation", *READ, fhir=WITHIN).compartment is None
+
+
+DELETED = [
+    ("DELETE /fhir/Patient?_id=124&_revinclude=Observation:subject", ["user/Patient.cruds", "user/Observation.rs"], "user/Observation.d"),
+    ("DELETE /fhir/Patient?_lastUpdated=lt2021&_revinclude=*:*", ["user/Patient.cruds", "user/*.rs"], "user/*.d"),
+    (
+        "DELETE /fhir/DiagnosticReport?_id=1&_include=DiagnosticReport:based-on:ServiceRequest",
+        ["user/DiagnosticReport.cruds", "user/ServiceRequest.rs"],
+        "user/ServiceRequest.d",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "scopes", "more"), DELETED)
+def test_delete_takes_what_its_search_includes(line: str, scopes: list[str], more: str) -> None:
+    assert reason(line, *scopes, patient=None) is Reason.SCOPE_MISSING
+    assert decide(line, *scopes, more, patient=None)
+
+
+def test_delegated_delete_takes_what_its_search_includes() -> None:
+    delegated = "DELETE /fhir/Observation?patient=123&_revinclude=Provenance:target"
+    scopes = ["patient/Observation.cruds", "patient/Provenance.rs"]
+    assert reason(delegated, *scopes, fhir=DELEGATE) is Reason.SCOPE_MISSING
+    assert decide(delegated, *scopes, "patient/Provenance.d", fhir=DELEGATE)
+
+
+FORM_TYPE: dict[str, Any] = {"has_body": True, "has_form_type": True}
+BODIES = [
+    ("GET /fhir/Observation?patient=123", FORM_TYPE),
+    ("GET /fhir/Observation?patient=123", {"has_form_type": True}),
+    ("GET /fhir/Observation?patient=123", {"has_body": True}),
+    ("HEAD /fhir/Patient/123", {"has_body": True}),
+    ("DELETE /fhir/Observation?_id=1", {"has_body": True}),
+    ("POST /fhir/Observation", FORM_TYPE),
+    ("PUT /fhir/Patient/123", FORM_TYPE),
+    ("PATCH /fhir/Patient/123", FORM_TYPE),
+]
+
+
+@pytest.mark.parametrize(("line", "body"), BODIES)
+def test_body_that_some_servers_read_as_parameters_is_refused(line: str, body: dict[str, Any]) -> None:
+    assert reason(line, "system/*.cruds", patient=None, **body) is Reason.REQUEST_MALFORMED
+
+
+def test_body_that_fhir_has_passes() -> None:
+    for line in ("POST /fhir/Observation", "PUT /fhir/Patient/123", "PATCH /fhir/Patient/123"):
+        assert decide(line, "system/*.cruds", patient=None, has_body=True)
+    line = "POST /fhir/Observation/_search"
+    assert decide(line, *READ, form=b"patient=123", **FORM_TYPE).compartment is None

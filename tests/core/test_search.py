@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.core import search
-from authz.model import Effect, Parameters, Reason, Refused
+from authz.model import Effect, Parameters, Reason, Refused, SearchByPost
 
 NAMES = [
     "patient",
@@ -86,7 +86,7 @@ def test_name_with_two_readings_is_refused_in_query_form_and_condition(pair: str
     readings: list[Callable[[], Parameters]] = [
         lambda: search.parse(text),
         lambda: search.parse_form(text.encode()),
-        lambda: search.parse_condition(text),
+        lambda: search.parse_condition(text, "Observation"),
     ]
     for reading in readings:
         with pytest.raises(Refused) as refused:
@@ -176,6 +176,10 @@ def test_ordinary_form_is_read() -> None:
         ("identifier=http://x|1", [("identifier", "http://x|1")], False),
         ("?identifier=1&status=active", [("identifier", "1"), ("status", "active")], False),
         (" identifier=1,2", [("identifier", "1,2")], False),
+        ("Patient?identifier=1", [("identifier", "1")], False),
+        ("https://api.example.org/fhir/Patient?identifier=urn%3Amrn%7C1", [("identifier", "urn:mrn|1")], False),
+        ("/fhir/Patient?identifier=1", [("identifier", "1")], False),
+        ("Patient?", [], False),
         ("identifier=1,=2", [("identifier", "1,=2")], True),
         ("identifier=1&status=a,b&code=c", [("identifier", "1"), ("status", "a,b"), ("code", "c")], False),
         ("identifier=1,_has:Observation:patient:code=2", [("identifier", "1,_has:Observation:patient:code=2")], True),
@@ -186,9 +190,34 @@ def test_condition_is_read_as_the_search_that_it_is(
     expected: list[tuple[str, str]],
     ambiguous: bool,  # noqa: FBT001
 ) -> None:
-    parameters = search.parse_condition(header)
+    parameters = search.parse_condition(header, "Patient")
     assert [(item.name, item.value) for item in parameters.items] == expected
     assert parameters.is_ambiguous is ambiguous
+
+
+@pytest.mark.parametrize(
+    "header", ["Observation?code=x", "https://x/fhir/Observation?code=x", "Patients?a=b", "a/b?c=d"]
+)
+def test_condition_on_another_type_is_refused(header: str) -> None:
+    with pytest.raises(Refused) as refused:
+        search.parse_condition(header, "Patient")
+    assert refused.value.reason is Reason.REQUEST_MALFORMED
+
+
+@pytest.mark.parametrize(
+    ("by", "certain"),
+    [
+        (SearchByPost.BOTH, ["query", "both", "both", "form"]),
+        (SearchByPost.FORM, ["both", "both", "form"]),
+        (SearchByPost.QUERY, ["query", "both", "both"]),
+    ],
+)
+def test_what_counts_of_a_search_by_post_is_what_the_server_reads(by: SearchByPost, certain: list[str]) -> None:
+    found = search.joined_by_post(search.parse("query=1&both=1"), search.parse("both=1&form=1"), by)
+    assert sorted(item.name for item in found.items) == ["both", "both", "form", "query"]
+    assert sorted(item.name for item in found.items if item.is_certain) == sorted(certain)
+    other = search.joined_by_post(search.parse("both=1"), search.parse("both=2"), SearchByPost.FORM)
+    assert [item.is_certain for item in other.items] == [True, False]
 
 
 def test_query_and_form_are_one() -> None:

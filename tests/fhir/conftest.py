@@ -30,7 +30,7 @@ def decide(tmp_path_factory: pytest.TempPathFactory) -> Decide:
     def decided(scope: str, asks: Sequence[Ask], compartment: str = "deny") -> dict[str, dict[str, Any]]:
         site = partner.Site(tmp_path_factory.mktemp("site"))
         policy = partner.policy_document(scopes=scope.split())
-        config = site.write(policy, fhir={"basePath": "/fhir", "compartment": compartment})
+        config = site.write(policy, fhir={"basePath": "/fhir", "compartment": compartment, "server": {"kind": "hapi"}})
         token = partner.token(scope=scope)
         lines = check(config, tuple(ask.described(token) for ask in asks), partner.NOW_US)
         return {str(ask): line for ask, line in zip(asks, lines, strict=True)}

@@ -141,6 +141,10 @@ def test_names_near_the_experimental_ones_are_ordinary() -> None:
         ("patient/A.rs?a=1&b=2", "patient/A.ru?b=2&c=3", "patient/A.r?a=1&b=2&c=3"),
         ("patient/A.rs?b=2&a=1", "patient/A.rs?c=%7C", "patient/A.rs?b=2&a=1&c=%7C"),
         ("patient/A.*", "patient/*.cruds?a=1", "patient/A.cruds?a=1"),
+        ("patient/A.rs?a=1", "patient/A.rs?a=2", None),
+        ("patient/A.rs?a=1&a=2", "patient/A.rs?a=1", None),
+        ("patient/A.rs?a=1&a=2", "patient/A.rs?a=2&a=1", "patient/A.rs?a=1&a=2"),
+        ("patient/A.rs?a=1&b=1", "patient/A.rs?a=1&c=1", "patient/A.rs?a=1&b=1&c=1"),
     ],
 )
 def test_intersection_is_what_both_allow(left: str, right: str, common: str | None) -> None:

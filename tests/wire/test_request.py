@@ -192,6 +192,43 @@ def test_form_counts_only_when_certainly_whole(given: dict[str, Any], expected: 
     assert read_message(message, PEER).form is None
 
 
+FORM = "application/x-www-form-urlencoded"
+BODIES: dict[str, tuple[str, dict[str, str], str, bool, bool]] = {
+    # method, headers, body; whether there is one, and whether an upstream may read it as a form
+    "none": ("GET", {}, "", False, False),
+    "none, declared": ("GET", {"content-length": "0"}, "", False, False),
+    "declared": ("GET", {"content-length": "9"}, "", True, False),
+    "declared twice": ("GET", {"content-length": "0,9"}, "", True, False),
+    "chunked": ("DELETE", {"transfer-encoding": "chunked"}, "", True, False),
+    "seen": ("GET", {}, "a=b", True, False),
+    "JSON": ("POST", {"content-type": "application/fhir+json", "content-length": "9"}, "", True, False),
+    "form": ("POST", {"content-type": FORM}, "", False, True),
+    "form in other case": (
+        "GET",
+        {"content-type": "Application/X-WWW-Form-Urlencoded; charset=utf-8"},
+        "",
+        False,
+        True,
+    ),
+    "multipart": ("PUT", {"content-type": "multipart/form-data; boundary=x"}, "", False, True),
+    "second of two types": ("POST", {"content-type": f"application/json, {FORM}"}, "", False, True),
+    "no type": ("POST", {"content-length": "9"}, "", True, True),
+    "no type, not a POST": ("PUT", {"content-length": "9"}, "", True, False),
+    "no type and no body": ("POST", {}, "", False, False),
+    "a type that names one": ("POST", {"content-type": f'text/plain; a="{FORM}"'}, "", False, False),
+}
+
+
+@pytest.mark.parametrize(("method", "headers", "body", "has_body", "has_form_type"), BODIES.values(), ids=BODIES.keys())
+def test_body_is_told_as_far_as_headers_tell(
+    method: str, headers: dict[str, str], body: str, has_body: object, has_form_type: object
+) -> None:
+    message = check_request("/fhir/Patient", method, headers=headers)
+    message.attributes.request.http.body = body
+    request = read_message(message, PEER)
+    assert (request.has_body, request.has_form_type) == (has_body, has_form_type)
+
+
 @given(st.binary())
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     try:

@@ -26,12 +26,18 @@ _PARENTS = {"Resource": "_RESOURCE", "DomainResource": "_DOMAIN_RESOURCE"}
 
 def render(tables: Tables) -> str:
     """Return the module's text, the same for the same tables."""
-    return "\n".join([_HEAD, *_types(tables), "", *_parameters(tables), "", *_compartment(tables), ""])
+    parts = (_types(tables), _patient_free(tables), _parameters(tables), _compartment(tables))
+    return "\n".join([_HEAD, *(line for part in parts for line in (*part, ""))])
 
 
 def _types(tables: Tables) -> Iterator[str]:
     yield "# Every concrete resource type."
     yield from _wrapped("RESOURCE_TYPES: Final = frozenset({", tables.types, "})")
+
+
+def _patient_free(tables: Tables) -> Iterator[str]:
+    yield "# Types of which no element can refer to a patient: what is written there is in no patient's compartment."
+    yield from _wrapped("PATIENT_FREE: Final = frozenset({", tables.patient_free, "})")
 
 
 def _parameters(tables: Tables) -> Iterator[str]:

@@ -21,6 +21,8 @@ from definitions.hl7 import Definitions, Parameter
 # Source: FHIR R4 search.html, sections 3.1.1.1 (common to all resources) and 3.1.3 (`_filter`).
 IN_PROSE = frozenset({"_filter", "_has", "_list", "_type"})
 
+CONTAINERS = frozenset({"Bundle", "Parameters"})  # hold whole resources, so they may hold a patient's
+_PATIENT_OR_ANY = frozenset({"Patient", "Resource"})
 _ELEMENT = re.compile(r"([A-Za-z.]+)(?:\.where\(resolve\(\) is (\w+)\))?")
 
 Targets = frozenset[str]
@@ -32,6 +34,7 @@ class Tables:
     common: Mapping[str, frozenset[str]]  # `Resource`, `DomainResource` → codes of every type below it
     parameters: Mapping[str, tuple[str, frozenset[str]]]  # type → which of the two it is, and the codes of its own
     compartment: Mapping[str, Mapping[str, Targets]]  # type → parameter → types that it may refer to
+    patient_free: frozenset[str]  # types that no element of theirs can tie to a patient
 
 
 def tabulate(definitions: Definitions) -> Tables:
@@ -51,6 +54,9 @@ def tabulate(definitions: Definitions) -> Tables:
             for kind, codes in sorted(definitions.compartment.items())
             if codes
         },
+        patient_free=frozenset(definitions.parents)
+        - CONTAINERS
+        - {path.partition(".")[0] for path, targets in definitions.references.items() if targets & _PATIENT_OR_ANY},
     )
 
 
