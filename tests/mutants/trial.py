@@ -183,13 +183,15 @@ def _load_others(root: Path, module: str, loaded: list[str]) -> None:
     changed = {name, *graph.find_downstream_modules(name)}
     if module.endswith("__init__.py"):
         changed |= graph.find_descendants(name)
-    tests = str(root / "tests")
+    tests = root / "tests"
     for other in loaded:
         if any(parent in changed for parent in _parents(other)) or other in sys.modules:
             continue
         spec = _spec(other)
-        if spec is not None and not (spec.origin or tests).startswith(tests):
+        if spec is not None and spec.origin is not None and not Path(spec.origin).resolve().is_relative_to(tests):
             importlib.import_module(other)
+    if name in sys.modules:
+        raise RuntimeError(f"{module} was loaded by what does not depend on it")
 
 
 def _spec(name: str) -> ModuleSpec | None:
