@@ -275,3 +275,16 @@ def policies_path(namespace: str | None = None, name: str = "", subresource: str
 def core_path(namespace: str, kind: str, name: str = "") -> str:
     """Return the path of objects of the core group, such as `secrets`."""
     return f"/api/v1/namespaces/{namespace}/{kind}" + (f"/{name}" if name else "")
+
+
+def merge_patch(old: Document, new: Document) -> dict[str, Any]:
+    """Return what makes the new one of the old one (RFC 7396): changed values, and null for what is gone."""
+    changes: dict[str, Any] = {name: None for name in old if name not in new}
+    for name, value in new.items():
+        before = old.get(name)
+        if isinstance(value, dict) and isinstance(before, dict):
+            if inner := merge_patch(before, value):
+                changes[name] = inner
+        elif value != before:
+            changes[name] = value
+    return changes

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from authz.policy import ClientPolicy, Source, parse
 from authz.policy.ceilings import beyond
 from clientpolicy_operator import clock, delegation, told
-from clientpolicy_operator.api import Api, Conflict, Forbidden, NotFound, Refused, core_path, policies_path
+from clientpolicy_operator.api import Api, Conflict, Forbidden, NotFound, Refused, core_path, merge_patch, policies_path
 from clientpolicy_operator.authority import sign
 from clientpolicy_operator.book import Book
 from clientpolicy_operator.certmanager import certificate_path, delegated
@@ -259,11 +259,10 @@ class Reconciler:
                     await self._store(view, policy, action)
                 case Dress():
                     metadata = map_metadata(view.secret or {})
-                    await self._api.patch(
-                        self._secret_path(subject, policy),
-                        {"metadata": {**dress(metadata, subject, policy),
-                                      "resourceVersion": metadata.get("resourceVersion")}},
-                    )  # fmt: skip
+                    wanted = dress(metadata, subject, policy)
+                    changes = merge_patch({part: metadata.get(part) for part in wanted}, wanted)
+                    changes["resourceVersion"] = metadata.get("resourceVersion")
+                    await self._api.patch(self._secret_path(subject, policy), {"metadata": changes})
                 case Delegate():
                     await delegation.ask(self._api, subject, policy, action.request, view.certificate)
                 case Discard():

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
-from clientpolicy_operator.api import Api, Conflict, NotFound, Refused, policies_path
+from clientpolicy_operator.api import Api, Conflict, NotFound, Refused, merge_patch, policies_path
 from clientpolicy_operator.facts import Document, Subject
 from clientpolicy_operator.roster import Roster
 from clientpolicy_operator.status import with_fewer_earlier
@@ -43,16 +43,3 @@ class Reporter:
             return await self._api.patch(path, {"metadata": metadata, "status": merge_patch(before, status)})
         except NotFound:  # deleted just now
             raise Conflict(path) from None
-
-
-def merge_patch(old: Document, new: Document) -> dict[str, Any]:
-    """Return what makes the new one of the old one (RFC 7396): changed values, and null for what is gone."""
-    changes: dict[str, Any] = {name: None for name in old if name not in new}
-    for name, value in new.items():
-        before = old.get(name)
-        if isinstance(value, dict) and isinstance(before, dict):
-            if inner := merge_patch(before, value):
-                changes[name] = inner
-        elif value != before:
-            changes[name] = value
-    return changes

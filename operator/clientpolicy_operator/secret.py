@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -14,8 +15,10 @@ from clientpolicy_operator.told import map_of, secret_name
 
 OWNER: Final = "authz.healthtech.dev/policy-uid"
 REQUEST: Final = "authz.healthtech.dev/request"
+APPLIED: Final = "authz.healthtech.dev/applied"
 RENEWED: Final = "authz.healthtech.dev/renewed"
 REVISION: Final = "authz.healthtech.dev/revision"
+_OWN: Final = frozenset({OWNER, REQUEST, REVISION, RENEWED, APPLIED})
 LABELS: Final = {
     "app.kubernetes.io/managed-by": "clientpolicy",
     "app.kubernetes.io/component": "client-certificate",
@@ -71,8 +74,10 @@ def is_dressed(metadata: Document, subject: Subject, policy: ClientPolicy) -> bo
 
 
 def dress(metadata: Document, subject: Subject, policy: ClientPolicy) -> dict[str, Any]:
-    """Return labels, annotations and owners as they should be; what others added stays."""
+    """Return labels, annotations and owners as they should be; what others added stays, what a template added goes."""
     template = policy.spec.certificate.secret_template
+    labels = {name: value for name, value in template.labels.items() if name not in LABELS}
+    annotations = {name: value for name, value in template.annotations.items() if name not in _OWN}
     owners = _owners(metadata)
     others = [one for one in owners if one.get("uid") != subject.uid]
     # cert-manager, if it was told to, controls its Secrets; there is one controller at most.
@@ -80,14 +85,32 @@ def dress(metadata: Document, subject: Subject, policy: ClientPolicy) -> dict[st
     placed = [ours if one.get("uid") == subject.uid else one for one in owners]
     keeps = policy.spec.certificate.secret_deletion_policy == "Retain"
     return {
-        "labels": {**map_of(metadata.get("labels")), **template.labels, **LABELS},
+        "labels": {**_others(metadata, "labels"), **labels, **LABELS},
         "annotations": {
-            **map_of(metadata.get("annotations")),
-            **template.annotations,
+            **_others(metadata, "annotations"),
+            **annotations,
             **_ours(metadata, subject),
+            **_applied(labels, annotations),
         },
         "ownerReferences": others if keeps else placed if ours in placed else [*others, ours],
     }
+
+
+def _applied(labels: Mapping[str, str], annotations: Mapping[str, str]) -> dict[str, str]:
+    """Return what remembers the names that a template has put there, so that they go when it no longer has them."""
+    names = {"labels": sorted(labels), "annotations": sorted(annotations)}
+    return {APPLIED: json.dumps(names, separators=(",", ":"))} if labels or annotations else {}
+
+
+def _others(metadata: Document, part: str) -> dict[str, object]:
+    """Return labels or annotations less those that a template has put there."""
+    noted = map_of(metadata.get("annotations")).get(APPLIED)
+    try:
+        names = map_of(json.loads(str(noted))).get(part)
+    except (ValueError, RecursionError):
+        names = None
+    gone = {APPLIED, *(str(name) for name in (names if isinstance(names, list) else ()))}
+    return {name: value for name, value in map_of(metadata.get(part)).items() if name not in gone}
 
 
 def _ours(metadata: Document, subject: Subject) -> dict[str, str]:

@@ -335,6 +335,24 @@ def test_renewal_that_is_wished_for_comes_once_and_the_earlier_certificate_stays
     assert is_revision(3)
 
 
+def test_label_that_is_taken_out_of_the_template_goes_and_others_stay(tenant: Tenant) -> None:
+    """A reflector's annotation that stayed would go on copying the key."""
+    path = f"/api/v1/namespaces/{tenant.namespace}/secrets/app-tls"
+
+    def metadata() -> dict[str, Any]:
+        return dict((tenant.secret() or {})["metadata"])
+
+    tenant.apply(certificate={"secretTemplate": {"labels": {"team": "a"}, "annotations": {"reflect": "all"}}})
+    first = tenant.ready()
+    theirs = {"metadata": {"labels": {"theirs": "x"}, "annotations": {"reloader": "on"}}}
+    tenant.plane.must("PATCH", path, theirs, "application/merge-patch+json")
+    tenant.apply(certificate={"secretTemplate": {"labels": {"squad": "b"}}})
+    until("taken away", lambda: "reflect" not in metadata()["annotations"])
+    assert {name for name in metadata()["labels"] if "/" not in name} == {"squad", "theirs"}
+    assert metadata()["annotations"]["reloader"] == "on"
+    assert tenant.ready()["sha256"] == first["sha256"], "nothing is signed for it"
+
+
 def test_emptied_status_is_told_again_without_signing(tenant: Tenant, operator: OperatorProcess) -> None:
     made = tenant.apply()
     before = tenant.ready()

@@ -10,7 +10,19 @@ import pytest
 from clientpolicy_operator.authority import new_root, sign
 from clientpolicy_operator.facts import Blocked, Flaw, Held, Subject, Trouble
 from clientpolicy_operator.issue import build, key_pem, leaf_of, pem_of
-from clientpolicy_operator.secret import LABELS, OWNER, REQUEST, REVISION, body, data_of, dress, held, is_dressed
+from clientpolicy_operator.secret import (
+    APPLIED,
+    LABELS,
+    OWNER,
+    RENEWED,
+    REQUEST,
+    REVISION,
+    body,
+    data_of,
+    dress,
+    held,
+    is_dressed,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from one_policy import START, subject
@@ -58,7 +70,13 @@ def test_new_secret_is_exactly_this() -> None:
             "name": "partner-tls",
             "namespace": "default",
             "labels": {"team": "partners"} | LABELS,
-            "annotations": {"example.com/note": "x", OWNER: "uid-1", REQUEST: "r1", REVISION: "3"},
+            "annotations": {
+                "example.com/note": "x",
+                OWNER: "uid-1",
+                REQUEST: "r1",
+                REVISION: "3",
+                APPLIED: '{"labels":["team"],"annotations":["example.com/note"]}',
+            },
             "ownerReferences": [OURS],
         },
         "data": encoded(FILES),
@@ -85,6 +103,45 @@ def test_of_the_secret_before_only_what_is_others_stays() -> None:
     assert new["metadata"] == old["metadata"] | {
         "annotations": old["metadata"]["annotations"] | {REQUEST: "r2", REVISION: "4"}
     }
+
+
+BARE = {"source": "Issued"}
+FEWER: dict[str, tuple[dict[str, Any], set[str], set[str]]] = {
+    "nothing left": (BARE, {"backup"}, {"reloader"}),
+    "another name": (BARE | {"secretTemplate": {"labels": {"squad": "b"}}}, {"backup", "squad"}, {"reloader", APPLIED}),
+    "one of the two": (
+        BARE | {"secretTemplate": {"annotations": {"example.com/note": "y"}}},
+        {"backup"},
+        {"reloader", "example.com/note", APPLIED},
+    ),
+    "others' name": (BARE | {"secretTemplate": {"labels": {"backup": "no"}}}, {"backup"}, {"reloader", APPLIED}),
+}
+
+
+@pytest.mark.parametrize(("certificate", "labels", "annotations"), FEWER.values(), ids=FEWER)
+def test_what_a_template_no_longer_has_goes_and_what_others_put_there_stays(
+    certificate: dict[str, Any], labels: set[str], annotations: set[str]
+) -> None:
+    found = made()["metadata"]
+    found["labels"]["backup"] = "yes"
+    found["annotations"]["reloader"] = "on"
+    subject, policy = wanted(**certificate)
+    assert not is_dressed(found, subject, policy)
+    dressed = dress(found, subject, policy)
+    assert set(dressed["labels"]) - set(LABELS) == labels
+    assert set(dressed["annotations"]) - {OWNER, REQUEST, REVISION} == annotations
+    assert is_dressed(dressed, subject, policy), "and it is done once"
+
+
+@pytest.mark.parametrize(
+    "noted", ["", "no JSON", "[]", "null", '{"labels": 7}', '{"labels": [7, null]}', "[" * 5000, "9" * 5000]
+)
+def test_memory_of_a_template_that_cannot_be_read_takes_nothing_away(noted: str) -> None:
+    found = made()["metadata"]
+    found["annotations"][APPLIED] = noted
+    dressed = dress(found, SUBJECT, POLICY)
+    assert dressed["labels"] == found["labels"]
+    assert dressed["annotations"][APPLIED] == made()["metadata"]["annotations"][APPLIED]
 
 
 def test_csr_makes_an_opaque_secret() -> None:
@@ -204,7 +261,7 @@ def test_undressed_is_seen(change: dict[str, Any]) -> None:
 
 
 def test_template_cannot_speak_for_the_operator() -> None:
-    forged = {OWNER: "uid-9", REQUEST: "forged", REVISION: "99"}
+    forged = {OWNER: "uid-9", REQUEST: "forged", REVISION: "99", RENEWED: "now", APPLIED: "{}"}
     of, wish = wanted(secretTemplate={"labels": {"app.kubernetes.io/managed-by": "x"}, "annotations": forged})
     new = body(None, of, wish, files=FILES, request="r1", revision=1)
     assert new["metadata"]["annotations"] == {OWNER: "uid-1", REQUEST: "r1", REVISION: "1"}
