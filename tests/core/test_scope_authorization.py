@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from alphabet import ALNUM, taken
 from scoped import DELEGATE, DENY, READ, client, decide, reason
 
 from authz.core.control_parameters import OWN, SERVERS
@@ -544,3 +546,11 @@ def test_body_that_fhir_has_passes() -> None:
         assert decide(line, "system/*.cruds", patient=None, has_body=True)
     line = "POST /fhir/Observation/_search"
     assert decide(line, *READ, form=b"patient=123", **FORM_TYPE).compartment is None
+
+
+@pytest.mark.parametrize("frame", ["9{}3", "Patient/9{}3"])
+def test_value_that_is_no_reference_pins_nothing(frame: str) -> None:
+    def is_read(value: str) -> bool:
+        return reason(f"GET /fhir/Observation?patient={quote(value)}", *READ) is Reason.PATIENT_MISMATCH
+
+    assert taken(frame, is_read) == set(ALNUM + ".-,")  # a comma joins two ids
