@@ -91,14 +91,14 @@ def platform_of(settings: Settings) -> Platform:
 
 def authorities_of(settings: Settings, folder: Path) -> Authorities:
     """Return the CAs of issued certificates, to be kept fresh; `folder` is the configuration file's."""
-    path = settings.identity.client_ca
-    return Authorities(path or folder / DEFAULT_CLIENT_CA, CLIENT_CA, is_required=path is not None)
+    paths = settings.identity.client_ca
+    return Authorities(paths or (folder / DEFAULT_CLIENT_CA,), CLIENT_CA, is_required=paths is not None)
 
 
 def proxy_authorities_of(settings: Settings) -> Authorities | None:
     """Return the CAs of the proxies, to be kept fresh; None where they are proven by something else."""
     path = settings.identity.proxy_ca
-    return Authorities(path, PROXY_CA, is_required=True) if path is not None else None
+    return Authorities((path,), PROXY_CA, is_required=True) if path is not None else None
 
 
 def style_of(settings: Settings) -> Style:
@@ -129,14 +129,14 @@ def _public(routes: tuple[str, ...]) -> PublicRoutes:
 
 
 def _client_authorities(settings: Settings, folder: Path, mistakes: list[str]) -> Certificates:
-    path = settings.identity.client_ca
-    if path is None:
-        path = folder / DEFAULT_CLIENT_CA
-        if not path.exists():
-            return ()
-    if settings.policies.source == "kubernetes" and path.parent.is_dir() and not path.exists():
-        return ()  # the operator publishes it when it first starts; `Authorities` tells that it is waited for
-    return _certificates("identity.clientCa", path, mistakes)
+    default = folder / DEFAULT_CLIENT_CA
+    paths = settings.identity.client_ca or ((default,) if default.exists() else ())
+    found: list[x509.Certificate] = []
+    for path in paths:
+        if settings.policies.source == "kubernetes" and path.parent.is_dir() and not path.exists():
+            continue  # its issuer publishes it when it first starts; `Authorities` tells that it is waited for
+        found.extend(_certificates("identity.clientCa", path, mistakes))
+    return tuple(dict.fromkeys(found))
 
 
 def _proxy_authorities(settings: Settings, of_clients: Certificates, mistakes: list[str]) -> Certificates:

@@ -1,4 +1,4 @@
-"""The CAs of issued certificates and of proxies, a file each: looked at again and again, because CAs are rotated.
+"""The CAs of issued certificates and of proxies, in files: looked at again and again, because CAs are rotated.
 
 A file that cannot be used changes nothing: what was read last holds. Where none was ever read there is no CA, and
 nothing passes that it would have to vouch for.
@@ -62,61 +62,89 @@ def read_authorities(data: bytes) -> Certificates:
         raise ValueError(str(odd)) from None
 
 
-class Authorities:
-    """One file; it may be missing at first where nobody asked for it by name."""
+class _File:
+    """What was last read of one file holds until it holds other CAs."""
 
-    def __init__(self, path: Path, use: Use, *, is_required: bool) -> None:
-        self._path = path
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.trouble = ""
+        self.certificates: Certificates = ()
+        self._seen: bytes | None = None
+
+    @property
+    def was_read(self) -> bool:
+        return self._seen is not None
+
+    def look(self) -> bool:
+        """Return whether it holds other CAs than before.
+
+        Raises:
+            OSError, ValueError, TypeError: it cannot be used.
+        """
+        with self.path.open("rb") as file:
+            data = file.read(FILE_MAX_BYTES + 1)
+        is_new = data != self._seen
+        if is_new:
+            self.certificates = read_authorities(data)
+            self._seen = data
+        self.trouble = ""
+        return is_new
+
+
+class Authorities:
+    """The CAs of some files, together; a file may be missing at first where nobody asked for it by name."""
+
+    def __init__(self, paths: tuple[Path, ...], use: Use, *, is_required: bool) -> None:
+        self._files = tuple(map(_File, paths))
         self._use = use
         self._is_required = is_required
-        self._seen: bytes | None = None
-        self._trouble = ""
         self.certificates: Certificates = ()
         self.errors = 0  # looks that found no usable file
         self.loaded_at = 0.0  # s since the epoch
 
     @property
     def remark(self) -> str:
-        """What whoever asks for readiness is told; "" where there are CAs, or none are wanted."""
-        if self.certificates or not self.errors:
+        """What whoever asks for readiness is told of files that were never read; "" where there are none."""
+        lacking = [one for one in self._files if one.trouble and not one.was_read]
+        if not lacking:
             return ""
-        return f"{self._use.key}: no CA file yet ({self._trouble}): no issued certificate is trusted"
+        if not self.certificates:
+            return f"{self._use.key}: no CA file yet ({lacking[0].trouble}): no issued certificate is trusted"
+        told = ", ".join(f"{one.path} ({one.trouble})" for one in lacking)
+        return f"{self._use.key}: no CA file yet at {told}: no certificate of its CAs is trusted"
 
     def refresh(self) -> bool:
-        """Look at the file; return whether it holds other CAs than before."""
-        try:
-            with self._path.open("rb") as file:
-                data = file.read(FILE_MAX_BYTES + 1)
-            if data == self._seen:
-                self._trouble = ""
-                return False
-            certificates = read_authorities(data)
-        except FileNotFoundError as missing:
-            if self._is_required or self._seen is not None:
-                self._tell(missing.strerror or "missing")
+        """Look at the files; return whether they hold other CAs than before."""
+        changed = [self._look(file) for file in self._files]
+        if not any(changed):
             return False
-        except OSError as failed:
-            self._tell(failed.strerror or type(failed).__name__)
-            return False
-        except (ValueError, TypeError):
-            self._tell("expected PEM certificates")
-            return False
-        self._seen, self._trouble = data, ""
         self.loaded_at = clock.now_us() / 1e6
-        self.certificates = certificates
+        self.certificates = tuple(dict.fromkeys(one for file in self._files for one in file.certificates))
         return True
 
-    def _tell(self, trouble: str) -> None:
+    def _look(self, file: _File) -> bool:
+        try:
+            return file.look()
+        except FileNotFoundError as missing:
+            if self._is_required or file.was_read:
+                self._tell(file, missing.strerror or "missing")
+        except OSError as failed:
+            self._tell(file, failed.strerror or type(failed).__name__)
+        except (ValueError, TypeError):
+            self._tell(file, "expected PEM certificates")
+        return False
+
+    def _tell(self, file: _File, trouble: str) -> None:
         self.errors += 1
-        if trouble != self._trouble:
-            told = {"key": self._use.key, "error": trouble}
+        if trouble != file.trouble:
+            told = {"key": self._use.key, "file": str(file.path), "error": trouble}
             text = (
                 "CA file not read; the last good CAs hold"
-                if self.certificates
+                if file.was_read
                 else "no CA file yet; nobody is trusted by it"
             )
             logger.warning(text, extra=told)
-        self._trouble = trouble
+        file.trouble = trouble
 
     async def run(self, changed: Callable[[Certificates], None]) -> None:
         """Look for ever; give each new set of CAs to `changed`."""

@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     PlainValidator,
     StringConstraints,
@@ -36,6 +37,7 @@ TIMEOUT_LEAST_US: Final = parse_duration("1ms")
 DEADLINE_MOST_US: Final = parse_duration("10s")
 CONNECTION_AGE_LEAST_US: Final = parse_duration("1s")
 JWKS_MAX_AGE_LEAST_US: Final = parse_duration("1m")
+CLIENT_CAS_MAX: Final = 16  # each is looked at once a second
 NAMESPACES_MAX: Final = 64  # each has a watch of its own; beyond, one watch of all namespaces costs less
 PROXY_FINGERPRINTS_MAX: Final = 256  # gateways of one platform, old and new certificates of each
 _PUBLIC: Final = re.compile(r"[A-Z]{1,16} /\S*")
@@ -44,6 +46,10 @@ _PUBLIC: Final = re.compile(r"[A-Z]{1,16} /\S*")
 def _beside(path: Path, info: ValidationInfo) -> Path:
     """Return a path of the configuration as an absolute one: it is relative to the configuration file."""
     return Path(str((info.context or {}).get("folder", "."))) / path.expanduser()
+
+
+def _one_or_more(value: object) -> object:
+    return value if isinstance(value, list) else [value]
 
 
 def _duration(value: object) -> int:
@@ -123,6 +129,12 @@ def _hash_key(value: str) -> str:
 
 AbsolutePath = Annotated[Path, AfterValidator(_beside)]
 Address = Annotated[str, AfterValidator(_address)]
+ClientCas = Annotated[
+    tuple[AbsolutePath, ...],
+    Field(min_length=1, max_length=CLIENT_CAS_MAX),
+    BeforeValidator(_one_or_more, json_schema_input_type=Path | tuple[Path, ...]),
+    AfterValidator(each_once),
+]
 Algorithm = Annotated[
     str, AfterValidator(_algorithm), Field(json_schema_extra={"enum": [*sorted(SUPPORTED_ALGORITHMS)]})
 ]
@@ -189,7 +201,7 @@ class Identity(SettingsModel):
         tuple[Fingerprint, ...], Field(max_length=PROXY_FINGERPRINTS_MAX), AfterValidator(each_once)
     ] = ()
     proxies_verified: bool = False
-    client_ca: AbsolutePath | None = None
+    client_ca: ClientCas | None = None
     client_address: AddressSource = AddressSource.model_validate({"from": "source"})
 
     @model_validator(mode="after")

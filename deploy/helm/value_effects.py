@@ -41,6 +41,7 @@ OTHER: dict[str, object] = {
     "namespaces": ["other"],
     "hosts": ["other.example"],
     "ceilings": [{"namespaces": ["other"]}],
+    "clientCas": [{"configMap": "other"}],
 }
 # What else is given, by the beginning of the path. The trial takes Helm a second, for its keys.
 EVERY_POD = [{"namespaceSelector": {}}]

@@ -116,6 +116,8 @@ def without_null(choices: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 def or_null(schema: Any) -> dict[str, Any]:  # noqa: ANN401 a document
     """Return a schema that takes null besides: Helm tells what is wrong with the value, and not that no choice fits."""
+    if "anyOf" in schema:
+        return {**schema, "anyOf": [*schema["anyOf"], {"type": "null"}]}
     enum = {"enum": [*schema["enum"], None]} if "enum" in schema else {}
     return {**schema, "type": [schema["type"], "null"], **enum}
 

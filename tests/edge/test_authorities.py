@@ -21,7 +21,7 @@ def names(certificates: Certificates) -> list[str]:
 def test_each_new_set_is_told_once(tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
     file.write_text(OLD.pem)
-    source = Authorities(file, CLIENT_CA, is_required=True)
+    source = Authorities((file,), CLIENT_CA, is_required=True)
     assert source.refresh()
     assert not source.refresh()
     file.write_text(OLD.pem + NEW.pem)
@@ -34,7 +34,7 @@ def test_each_new_set_is_told_once(tmp_path: Path) -> None:
 def test_bad_file_keeps_the_last_good_cas(tmp_path: Path, bad: bytes | None, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "ca.pem"
     file.write_text(OLD.pem)
-    source = Authorities(file, CLIENT_CA, is_required=False)
+    source = Authorities((file,), CLIENT_CA, is_required=False)
     assert source.refresh()
     if bad is None:
         file.unlink()
@@ -51,7 +51,7 @@ def test_bad_file_keeps_the_last_good_cas(tmp_path: Path, bad: bytes | None, cap
 
 
 def test_folder_in_its_place_keeps_the_last_good_cas(tmp_path: Path) -> None:
-    source = Authorities(tmp_path, CLIENT_CA, is_required=True)
+    source = Authorities((tmp_path,), CLIENT_CA, is_required=True)
     assert not source.refresh()
     assert (source.certificates, source.errors) == ((), 1)
 
@@ -61,7 +61,7 @@ def test_file_that_is_not_there_yet_is_a_mistake_only_where_it_was_asked_for(
     tmp_path: Path, *, is_required: bool
 ) -> None:
     file = tmp_path / "ca.pem"
-    source = Authorities(file, CLIENT_CA, is_required=is_required)
+    source = Authorities((file,), CLIENT_CA, is_required=is_required)
     assert not source.refresh()
     assert source.certificates == ()
     assert source.errors == is_required
@@ -76,12 +76,33 @@ def test_file_that_is_not_there_yet_is_a_mistake_only_where_it_was_asked_for(
     assert names(source.certificates) == ["CN=old"]
 
 
+def test_files_are_one_set_and_each_keeps_its_own_last_good_cas(tmp_path: Path) -> None:
+    built_in, other = tmp_path / "built-in.pem", tmp_path / "other.pem"
+    built_in.write_text(OLD.pem)
+    source = Authorities((built_in, other), CLIENT_CA, is_required=True)
+    assert source.refresh()
+    assert names(source.certificates) == ["CN=old"]
+    told = f"identity.clientCa: no CA file yet at {other} (No such file or directory): no certificate of its CAs is trusted"
+    assert source.remark == told
+    other.write_text(NEW.pem + OLD.pem)
+    assert source.refresh()
+    assert not source.refresh()
+    assert (names(source.certificates), source.remark) == (["CN=old", "CN=new"], "")
+    other.write_text("broken")
+    built_in.write_text(NEW.pem)
+    assert source.refresh(), "what goes bad keeps nobody from being read"
+    assert names(source.certificates) == ["CN=new", "CN=old"]
+    other.write_text(NEW.pem)
+    assert source.refresh()
+    assert (names(source.certificates), source.remark) == (["CN=new"], "")
+
+
 async def test_running_it_tells_of_a_file_that_appears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(authorities, "LOOK_S", 0.01)
     file = tmp_path / "ca.pem"
     told: list[list[str]] = []
     running = asyncio.create_task(
-        Authorities(file, CLIENT_CA, is_required=False).run(lambda found: told.append(names(found)))
+        Authorities((file,), CLIENT_CA, is_required=False).run(lambda found: told.append(names(found)))
     )
     async with asyncio.timeout(20):
         for expected, text in ((["CN=old"], OLD.pem), (["CN=new"], NEW.pem)):
@@ -96,7 +117,7 @@ async def test_running_it_tells_of_a_file_that_appears(tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize(("use", "name"), [(CLIENT_CA, "client"), (PROXY_CA, "proxy")], ids=["clients", "proxies"])
 def test_it_tells_of_its_own_file(tmp_path: Path, caplog: pytest.LogCaptureFixture, use: Use, name: str) -> None:
-    source = Authorities(tmp_path / "ca.pem", use, is_required=True)
+    source = Authorities((tmp_path / "ca.pem",), use, is_required=True)
     assert not source.refresh()
     (tmp_path / "ca.pem").write_text(OLD.pem)
     assert source.refresh()

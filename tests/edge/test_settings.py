@@ -57,6 +57,32 @@ def test_defaults_are_the_designs(tmp_path: Path) -> None:
     assert issuer.claims.client == "client_id"
 
 
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [("a.pem", ["a.pem"]), (["a.pem"], ["a.pem"]), (["a.pem", "b.pem"], ["a.pem", "b.pem"]), (None, [])],
+)
+def test_client_cas_are_one_file_or_several(tmp_path: Path, given: object, names: list[str]) -> None:
+    found = read(tmp_path, identity={"clientCa": given}).identity.client_ca
+    assert list(found or ()) == [tmp_path / name for name in names]
+    environment = {"CLIENTPOLICY_IDENTITY__CLIENT_CA": yaml.safe_dump(names, default_flow_style=True)}
+    assert not names or read(tmp_path, environment).identity.client_ca == found
+
+
+def test_client_cas_of_all_files_count(tmp_path: Path) -> None:
+    one, other = certificate("one", is_ca=True), certificate("other", is_ca=True)
+    for file, content in (("a.pem", one.pem), ("b.pem", other.pem + one.pem)):
+        (tmp_path / file).write_text(content)
+    rules = rules_of(read(tmp_path, identity={"clientCa": ["a.pem", "b.pem"]}), tmp_path)
+    assert [found.subject.rfc4514_string() for found in rules.authorities] == ["CN=one", "CN=other"]
+    settings = read(tmp_path, identity={"clientCa": ["a.pem", "none.pem", "policies"]})
+    with pytest.raises(Misconfigured) as wrong:
+        rules_of(settings, tmp_path)
+    assert [line.split(": ")[:2] for line in wrong.value.mistakes] == [
+        ["identity.clientCa", str(tmp_path / "none.pem")],
+        ["identity.clientCa", str(tmp_path / "policies")],
+    ]
+
+
 def test_policies_come_from_files_or_from_a_cluster(tmp_path: Path) -> None:
     for given, namespaces in (({}, ()), ({"namespaces": []}, ()), ({"namespaces": ["a", "b"]}, ("a", "b"))):
         policies = read(tmp_path, policies={"source": "kubernetes"} | given).policies
@@ -75,6 +101,10 @@ def test_every_mistake_about_policies_is_told_at_once(tmp_path: Path) -> None:
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "no CA in a list": ({"identity": {"clientCa": []}}, "identity.clientCa"),
+    "a CA twice": ({"identity": {"clientCa": ["a.pem", "./a.pem"]}}, "identity.clientCa: given twice"),
+    "more CAs than are looked at": ({"identity": {"clientCa": [f"{n}.pem" for n in range(17)]}}, "identity.clientCa"),
+    "a CA that is no path": ({"identity": {"clientCa": [{"path": "a.pem"}]}}, "identity.clientCa[0]"),
     "connections of no age": (
         {"listen": {"maxConnectionAge": "999ms"}},
         "listen.maxConnectionAge: expected at least 1s",

@@ -196,11 +196,18 @@ An annotation that changes with the Secrets that a process reads at its start al
 {{- end }}
 {{- end }}
 
+{{/* Where the CAs of issued certificates are mounted, as JSON: the operator's first. */}}
+{{- define "clientpolicy.authz.clientCa" -}}
+{{- $files := list "/etc/clientpolicy/trust/ca.crt" -}}
+{{- range $place, $_ := .Values.authz.clientCas }}{{ $files = append $files (printf "/etc/clientpolicy/client-ca-%d/ca.crt" $place) }}{{ end -}}
+{{- dict "files" (ternary (first $files) $files (eq (len $files) 1)) | toJson -}}
+{{- end }}
+
 {{- define "clientpolicy.authz.config" -}}
 {{- $own := dict
   "listen" (dict "grpc" "[::]:9191" "ops" "[::]:9192" "maxConnectionAge" "10m")
   "policies" (dict "source" "kubernetes" "namespaces" .Values.authz.namespaces)
-  "identity" (dict "clientCa" "/etc/clientpolicy/trust/ca.crt")
+  "identity" (dict "clientCa" (include "clientpolicy.authz.clientCa" . | fromJson).files)
   "quota" (dict "replicas" (int (ternary .Values.authz.autoscaling.minReplicas .Values.authz.replicas .Values.authz.autoscaling.enabled)))
 -}}
 {{- with .Values.ceilings }}{{ $_ := set $own "ceilings" . }}{{ end }}
