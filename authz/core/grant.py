@@ -9,7 +9,7 @@ from authz.core.cache import ENTRY_BYTES, Bounded, weight_of
 from authz.core.lookalike import Shape
 from authz.core.path import split_target
 from authz.core.plain import require_plain_form
-from authz.core.scope_authorization import Case, authorize
+from authz.core.scope_authorization import Case, askable, authorize
 from authz.model import Claims, Client, Fhir, Grant, Parameters, Reason, Refused, Request, Target
 from authz.policy.document import Route, RouteMatch, RouteScopes
 from authz.policy.smart import Context, Scope, intersect, parse_scope
@@ -108,7 +108,7 @@ def decide(request: Request, target: Target, client: Client, claims: Claims | No
     scopes = held(client, claims)
     segments, parameters = target.segments, target.parameters
     if segments is None or parameters is None:
-        return _by_route(request.method, target.path, client, scopes)
+        return _by_route(request.method, target.path, client, scopes, claims)
     _require_no_hidden_parameters(request, segments)
     is_conditional = request.method == "POST" and len(segments) == 1 and request.if_none_exist is not None
     if request.method == "POST" or request.steering:
@@ -159,7 +159,7 @@ def below(path: str, base_path: str) -> tuple[str, ...] | None:
     return tuple(rest.split("/")) if rest else ()
 
 
-def _by_route(method: str, path: str, client: Client, scopes: Effective) -> Grant:
+def _by_route(method: str, path: str, client: Client, scopes: Effective, claims: Claims | None) -> Grant:
     route = next((route for route in client.routes if _matches(route, method, path)), None)
     if route is None:
         raise Refused(Reason.ROUTE_NOT_ALLOWED, "no route of the policy matches")
@@ -167,8 +167,8 @@ def _by_route(method: str, path: str, client: Client, scopes: Effective) -> Gran
         _require_strictest(route, method, path, client.routes)
     lacking = _lacking(scopes, route.scopes)
     if lacking:
-        needed = tuple(one.text if isinstance(one, Scope) else one for one in lacking)
-        raise Refused(Reason.SCOPE_MISSING, f"route {route.name} needs {' '.join(needed)}", needed=needed)
+        told = " ".join(one.text if isinstance(one, Scope) else one for one in lacking)
+        raise Refused(Reason.SCOPE_MISSING, f"route {route.name} needs {told}", needed=askable(lacking, claims))
     return Grant(scopes.texts, route.name)
 
 
@@ -184,8 +184,9 @@ def _matches(route: Route, method: str, path: str) -> bool:
 
 def _takes(match: RouteMatch, method: str) -> bool:
     if match.methods is None:
-        return method.upper() != "CONNECT"  # it opens a tunnel, and what goes through that nobody judges
-    return method in match.methods
+        return method != "CONNECT"  # it opens a tunnel, and what goes through that nobody judges
+    # Frameworks serve HEAD by what serves GET (RFC 9110 section 9.3.2).
+    return method in match.methods or (method == "HEAD" and "GET" in match.methods)
 
 
 def _require_strictest(chosen: Route, method: str, path: str, routes: tuple[Route, ...]) -> None:

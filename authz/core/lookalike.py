@@ -49,8 +49,13 @@ def is_below(path: Shape, pattern: Shape) -> bool:
 
 
 def is_at(path: Shape, pattern: Shape) -> bool:
-    """Return whether a lenient upstream may take `path` for `pattern`, perhaps in another format."""
-    return path.stem == pattern.stem
+    """Return whether a lenient upstream may take `path` for `pattern`, perhaps in another format.
+
+    Rails takes whatever follows the last dot for one, Spring once did.
+    """
+    return path.stem == pattern.stem or (
+        path.whole.startswith(f"{pattern.whole}.") and "/" not in path.whole[len(pattern.whole) :]
+    )
 
 
 def require_apart(path: str, base_path: str) -> None:

@@ -18,7 +18,9 @@ TARGET_MAX_CHARACTERS: Final = 16_384  # nginx and Apache stop at 8 KiB; FHIR se
 
 # Visible ASCII without `#`; before the `?` also without `;` and backslash.
 _TARGET: Final = re.compile(r"""(/[!"$-:<->@-\[\]-~]*)(?:\?([!"$-~]*))?""")
-_SEGMENTS_AT_FAULT: Final = re.compile(r"//|/\.\.?(?:/|$)")
+_SEGMENTS_AT_FAULT: Final = re.compile(r"//|/\.+(?:/|$)")
+# Nothing but dots, spaces and what is not seen: Windows and others drop these at the end, and `.. ` goes up.
+_HOLLOW: Final = re.compile(r"/[.\s\u00ad\u200b-\u200f\u2060\ufeff]+(?:/|$)")
 _ENCODING_AT_FAULT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})|%[01]|%7[Ff]")
 # Encoded separators, dots and percent signs: another decoder on the way may give them their meaning back.
 _SEPARATOR_ENCODED: Final = re.compile(r"%(?:2[EeFf35]|5[Cc]|3[BbFf])")
@@ -63,6 +65,8 @@ def _decoded(path: str, query: str) -> str:
         decoded = unquote_to_bytes(path).decode()
     except UnicodeDecodeError:
         raise Refused(Reason.PATH_AMBIGUOUS, "percent-encoded bytes that are not UTF-8") from None
+    if _HOLLOW.search(decoded):
+        raise Refused(Reason.PATH_AMBIGUOUS, "a segment of nothing but dots and spaces")
     if not decoded.isascii() and _moves_by_width(decoded):
         raise Refused(Reason.PATH_AMBIGUOUS, "a full-width separator or dot segment")
     return decoded
@@ -71,4 +75,4 @@ def _decoded(path: str, query: str) -> str:
 def _moves_by_width(path: str) -> bool:
     """Return whether what overlooks width (Windows' best fit, NFKC) finds separators or dot segments that we do not."""
     narrow = unicodedata.normalize("NFKC", path)
-    return narrow.count("/") != path.count("/") or "\\" in narrow or _SEGMENTS_AT_FAULT.search(narrow) is not None
+    return narrow.count("/") != path.count("/") or "\\" in narrow or _HOLLOW.search(narrow) is not None

@@ -9,7 +9,8 @@ from urllib.parse import unquote_plus
 from authz.core.path import folded
 from authz.model import Reason, Refused, Request
 
-_METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")  # RFC 9110 section 5.6.2
+# RFC 9110 section 5.6.2, without lower case: methods differ by case, but Django, Werkzeug and others overlook it.
+_METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Z-]{1,32}")
 _DECODINGS: Final = 3  # a proxy and a framework decode once each; one more than any two do
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")  # HAPI deletes them from names
 # PHP reads ` `, `.` and an unclosed `[` within as `_`, and drops spaces before it; PHP and qs take `name[]` for `name`.
@@ -23,7 +24,7 @@ def require_plain(request: Request, query: str) -> None:
         Refused: REQUEST_MALFORMED.
     """
     if not _METHOD.fullmatch(request.method):
-        raise Refused(Reason.REQUEST_MALFORMED, "the method is not an RFC 9110 token")
+        raise Refused(Reason.REQUEST_MALFORMED, "the method is not an RFC 9110 token in upper case")
     if request.is_overridden:
         raise Refused(Reason.REQUEST_MALFORMED, "a header asks for another method")
     if request.authorization is not None and "," in request.authorization:

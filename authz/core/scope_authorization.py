@@ -31,12 +31,30 @@ class Case(NamedTuple):
     def patient(self) -> str | None:
         return self.claims.patient if self.claims is not None else None
 
-    @property
-    def may_hold_system_scopes(self) -> bool:
-        """Whether an authorization server may give `system/` scopes: to machines, not to people's apps."""
-        if self.claims is None or any(text.startswith("system/") for text in self.claims.scopes):
-            return True
-        return self.patient is None and not any(text.startswith(("patient/", "user/")) for text in self.claims.scopes)
+
+def askable(wanted: Iterable[Scope | str], claims: Claims | None) -> tuple[str, ...]:
+    """Return the texts of scopes that a caller can do something about: it lacks them, and may be given them.
+
+    What the token has and the policy lacks is not asked for again; people's apps are given no `system/` scopes.
+    """
+    held, texts = _of_token(claims), claims.scopes if claims is not None else ()
+    return tuple(
+        one.text if isinstance(one, Scope) else one
+        for one in wanted
+        if (one not in texts if isinstance(one, str) else not any(scope.covers(one) for scope in held))
+        and (isinstance(one, str) or one.context is not Context.SYSTEM or _may_hold_system_scopes(claims))
+    )
+
+
+def _of_token(claims: Claims | None) -> list[Scope]:
+    return [scope for scope in map(parse_scope, claims.scopes if claims is not None else ()) if scope is not None]
+
+
+def _may_hold_system_scopes(claims: Claims | None) -> bool:
+    """Return whether an authorization server may give `system/` scopes: to machines, not to people's apps."""
+    if claims is None or any(text.startswith("system/") for text in claims.scopes):
+        return True
+    return claims.patient is None and not any(text.startswith(("patient/", "user/")) for text in claims.scopes)
 
 
 def authorize(case: Case) -> tuple[str, str | None]:
@@ -136,7 +154,7 @@ def _scope_missing(missing: list[Need], case: Case, context: Context | None = No
     context = context if context is not None else _context(case)
     texts = case.claims.scopes if case.claims is not None else ()
     speaks_v1 = any(text.endswith((".read", ".write", ".*")) for text in texts)
-    token = [scope for scope in _of_token(case) if not scope.filters]
+    token = [scope for scope in _of_token(case.claims) if not scope.filters]
     needed: dict[str, None] = {}
     withheld: dict[str, None] = {}
     for need in missing:
@@ -146,7 +164,7 @@ def _scope_missing(missing: list[Need], case: Case, context: Context | None = No
     told = f"needs {' '.join((*needed, *withheld))}"
     if withheld:
         told += f"; the token has {' '.join(withheld)}, but the policy does not grant it"
-    can_be_had = context is not Context.SYSTEM or case.may_hold_system_scopes
+    can_be_had = context is not Context.SYSTEM or _may_hold_system_scopes(case.claims)
     return Refused(Reason.SCOPE_MISSING, told, needed=tuple(needed) if can_be_had else ())
 
 
@@ -156,16 +174,11 @@ def _context(case: Case) -> Context:
     What the token holds counts besides what is left of it by the policy; whoever has no scope of a kind for machines
     is never told to ask for one.
     """
-    held = [scope.context for scope in case.scopes] or [scope.context for scope in _of_token(case)]
+    held = [scope.context for scope in case.scopes] or [scope.context for scope in _of_token(case.claims)]
     if not _may_be_within(case):
         held = [context for context in held if context is not Context.PATIENT]
-        return held[0] if held else (Context.SYSTEM if case.may_hold_system_scopes else Context.USER)
+        return held[0] if held else (Context.SYSTEM if _may_hold_system_scopes(case.claims) else Context.USER)
     return held[0] if held else Context.PATIENT
-
-
-def _of_token(case: Case) -> list[Scope]:
-    texts = case.claims.scopes if case.claims is not None else ()
-    return [scope for scope in map(parse_scope, texts) if scope is not None]
 
 
 def _may_be_within(case: Case) -> bool:

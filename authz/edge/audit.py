@@ -7,6 +7,7 @@ kept. Writing happens in a thread of its own: a reader that stops reading costs 
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import threading
 import time
@@ -30,6 +31,11 @@ LINES_MAX_BYTES: Final = 64 * 2**20  # 1 kB each; a caller can make a line of 20
 GATHER_S: Final = 0.1  # a thread woken for each line would take the interpreter from a decision each time
 LOOK_S: Final = 1.0  # for a file that was moved away, also while nothing is asked
 _TEXT_MAX: Final = 1_024
+_DECODINGS: Final = 3
+_NAME: Final = re.compile(r"[A-Za-z0-9_.:\[\]-]{1,64}")
+_NO_NAME: Final = "(no name)"
+# Where a path ends for somebody: behind it may stand a search, a token, a name.
+_PATH_END: Final = re.compile(r"[?;#]|%(?:25)*(?:3[BbFf]|23)")
 _PARAMETERS_MAX: Final = 64
 _BATCH: Final = 1_024
 
@@ -38,12 +44,12 @@ def record(verdict: Verdict | None, request: Request | None, decision_id: str, a
     """Return the audit line of a decision; without a verdict the caller went away before there was one."""
     line: dict[str, object] = {"time": at, "decision_id": decision_id}
     if request is not None:
-        path, _, query = request.target.partition("?")
+        query = request.target.partition("?")[2]
         line["request_id"] = request.request_id[:_TEXT_MAX]
         line["address"] = request.address[:_TEXT_MAX]
         line["method"] = request.method[:_TEXT_MAX]
         line["host"] = request.host[:_TEXT_MAX]
-        line["path"] = path[:_TEXT_MAX]
+        line["path"] = _PATH_END.split(request.target[: 2 * _TEXT_MAX], maxsplit=1)[0][:_TEXT_MAX]
         if query:
             line["parameters"] = _names(query)
     if verdict is None:
@@ -56,9 +62,16 @@ def record(verdict: Verdict | None, request: Request | None, decision_id: str, a
 
 
 def _names(query: str) -> list[str]:
-    pairs = query.split("&", _PARAMETERS_MAX)[:_PARAMETERS_MAX]
-    names = [pair.partition("=")[0][:64] for pair in pairs]
-    return [unquote_plus(name) for name in names] if "%" in query or "+" in query else names
+    return [_name(pair) for pair in query.split("&", _PARAMETERS_MAX)[:_PARAMETERS_MAX]]
+
+
+def _name(pair: str) -> str:
+    """Return the name of a parameter; what is no name may be a value, so it is not told."""
+    name = pair
+    for _ in range(_DECODINGS):
+        name = unquote_plus(name.partition("=")[0])
+    name = name.partition("=")[0]
+    return name if _NAME.fullmatch(name) else _NO_NAME
 
 
 def _add_quota(line: dict[str, object], verdict: Verdict) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import Enum
 from sys import getsizeof
 from typing import Any
@@ -456,7 +457,7 @@ def test_lookalike_counts_where_it_asks_for_more(
         assert decide("GET /jobs/", *ALL_SCOPES, policy=policy).rule == "loose"
 
 
-@pytest.mark.parametrize(("method", "route"), [("CONNECT", None), ("connect", None), ("GET", "all"), ("PURGE", "all")])
+@pytest.mark.parametrize(("method", "route"), [("CONNECT", None), ("GET", "all"), ("PURGE", "all")])
 def test_tunnel_matches_no_route_that_does_not_name_it(method: str, route: str | None) -> None:
     everywhere = {"name": "all", "match": {"pathPrefix": "/"}, "scopes": ONE}
     named = {"name": "tunnel", "match": {"methods": ["CONNECT"], "pathPrefix": "/"}, "scopes": ONE}
@@ -546,3 +547,39 @@ def test_remembered_scopes_are_bounded_in_bytes() -> None:
                 grant.effective((*texts, f"patient/Patient.rs?x={number}"), client("patient/*.cruds"))
     assert grant.remembered.bytes <= grant.EFFECTIVE_MAX_BYTES
     assert len(grant.remembered) < 360
+
+
+STRICT_BY_METHOD = [
+    {"name": "strict", "match": {"methods": ["GET", "DELETE"], "pathPrefix": "/x"}, "scopes": {"allOf": ["system/*.cruds"]}},
+    {"name": "root", "match": {"pathPrefix": "/"}, "scopes": {"anyOf": ["export.run"]}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
+def test_head_is_of_the_route_that_names_get(method: str) -> None:
+    assert reason(f"{method} /x/1", "export.run", policy=routed(*STRICT_BY_METHOD)) is Reason.SCOPE_MISSING
+    assert decide(f"{method} /y", "export.run", policy=routed(*STRICT_BY_METHOD)).rule == "root"
+
+
+ROUTE_CHALLENGES: list[tuple[dict[str, list[str]], list[str], str | None, list[str]]] = [
+    ({"allOf": ["system/*.read"]}, ["patient/Patient.rs"], "123", []),
+    ({"allOf": ["system/*.read"]}, ["user/Patient.rs"], None, []),
+    ({"allOf": ["system/*.read"]}, ["system/Patient.rs"], None, ["system/*.read"]),
+    ({"allOf": ["system/*.read"]}, ["openid"], None, ["system/*.read"]),
+    ({"allOf": ["export.run", "export.read"]}, ["export.run"], None, ["export.read"]),
+    ({"allOf": ["user/*.rs", "export.read"]}, ["user/*.rs"], None, ["export.read"]),
+    ({"allOf": ["user/*.rs"]}, ["user/*.cruds"], None, []),
+]
+
+
+@pytest.mark.parametrize(("scopes", "token", "patient", "expected"), ROUTE_CHALLENGES)
+def test_routes_challenge_asks_for_what_can_be_had(
+    scopes: dict[str, list[str]], token: list[str], patient: str | None, expected: list[str]
+) -> None:
+    policy = replace(
+        routed({"name": "r", "match": {"path": "/r"}, "scopes": scopes}), scopes=(), other_scopes=frozenset()
+    )
+    with pytest.raises(Refused) as refused:
+        decide("GET /r", *token, patient=patient, policy=policy)
+    assert refused.value.reason is Reason.SCOPE_MISSING
+    assert list(refused.value.needed) == expected

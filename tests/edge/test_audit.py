@@ -216,3 +216,28 @@ def test_identifiers_do_not_repeat_and_clocks_agree() -> None:
     assert len(drawn) == 1000
     assert {len(one) for one in drawn} == {32}
     assert clock.rfc3339(1_767_225_600_000_001) == "2026-01-01T00:00:00.000001Z"
+
+
+SECRET = {
+    "/x?access_token%3DSECRET": ["access_token"],
+    "/x?access_token%253DSECRET=1": ["access_token"],
+    "/x?[access_token]%3DSECRET": ["[access_token]"],
+    "/x?SECRET%20value": ["(no name)"],
+    "/fhir/Patient?name%3DSECRET&code=SECRET": ["name", "code"],
+    "/fhir/Patient?_has:Observation:patient:code=SECRET": ["_has:Observation:patient:code"],
+    "/fhir/Patient%3Faccess_token=SECRET": None,
+    "/fhir/Patient%253Fname=SECRET": None,
+    "/x;access_token=SECRET": None,
+    "/x%3Baccess_token=SECRET": None,
+    "/x#access_token=SECRET": None,
+    "/x%23access_token=SECRET": None,
+}
+
+
+@pytest.mark.parametrize(("target", "parameters"), SECRET.items())
+def test_nothing_behind_a_path_and_no_value_is_told(target: str, parameters: list[str] | None) -> None:
+    refused = Deny(Refused(Reason.PATH_AMBIGUOUS, "x"))
+    written = line(refused, REQUEST._replace(target=target))
+    assert "SECRET" not in json.dumps(written)
+    assert written.get("parameters") == parameters
+    assert written["path"] in ("/x", "/fhir/Patient")

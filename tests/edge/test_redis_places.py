@@ -415,3 +415,21 @@ def test_password_is_never_shown() -> None:
     with pytest.raises(BadPlace) as raised:
         read_place("redis://u:hush@h:x/y?z=1")
     assert "hush" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://u:a/SECRETpw@cache.internal:6379",
+        "redis://u:a?SECRETpw@h:6379",
+        "redis://u:a#SECRETpw@h:6379",
+        "redis:/u:SECRETpw@h",
+        "redis:///u:SECRETpw@h",
+        "redis://u:a/SECRETpw?x=1@h",
+        "unix://u:a/SECRETpw@/run/redis.sock",
+    ],
+)
+def test_password_that_is_not_encoded_is_not_told(url: str) -> None:
+    with pytest.raises(BadPlace, match="percent-encode") as raised:
+        read_place(url)
+    assert "SECRET" not in str(raised.value)

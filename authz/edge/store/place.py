@@ -88,6 +88,8 @@ def read_place(url: str, folder: Path = Path()) -> Place:
     if kind is None:
         known = ", ".join(f"{scheme}://" for scheme in ("memory", *SCHEMES))
         raise BadPlace(f"expected a URL that begins with one of {known}")
+    if "@" in parts.path or "@" in parts.query or "@" in parts.fragment:
+        raise BadPlace("an @ behind the host: percent-encode `/`, `?`, `#` and `@` in a password (%2F, %3F, %23, %40)")
     mistakes: list[str] = []
     credentials, _, hosts = parts.netloc.rpartition("@")
     username, _, password = credentials.partition(":")
