@@ -30,6 +30,7 @@ __all__ = [
 Path = tuple[str | int, ...]
 
 # What the caller wrote is named by its place; what pydantic adds about its own workings helps nobody.
+_NAME_SHOWN: Final = 63  # characters; no field's name is longer
 _WORDING: Final = {
     "missing": "required, but not given",
     "extra_forbidden": "no such field",
@@ -45,10 +46,17 @@ class FieldError:
 
     @property
     def place(self) -> str:
-        return re.sub(r"\.\[", "[", ".".join(f"[{part}]" if isinstance(part, int) else part for part in self.path))
+        return re.sub(
+            r"\.\[", "[", ".".join(f"[{part}]" if isinstance(part, int) else _cut(part) for part in self.path)
+        )
 
     def __str__(self) -> str:
         return f"{self.place}: {self.message}"
+
+
+def _cut(name: str) -> str:
+    """Return a name as it can be shown: one that nobody knows may be a megabyte long."""
+    return name if len(name) <= _NAME_SHOWN else f"{name[:_NAME_SHOWN]}…"
 
 
 def parse(document: object) -> ClientPolicy | tuple[FieldError, ...]:

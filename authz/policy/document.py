@@ -138,7 +138,8 @@ class Certificate(_Model):
     secret_deletion_policy: Literal["Delete", "Retain"] = "Delete"
     issuer_ref: IssuerRef | None = None
     csr: (
-        Annotated[str, StringConstraints(pattern=r"^\s*-----BEGIN CERTIFICATE REQUEST-----", max_length=16384)] | None
+        Annotated[str, StringConstraints(pattern=r"^\s*-----BEGIN (NEW )?CERTIFICATE REQUEST-----", max_length=16384)]
+        | None
     ) = None
     fingerprints: Annotated[tuple[Fingerprint, ...], Field(max_length=8), AfterValidator(each_once)] = ()
 

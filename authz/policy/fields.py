@@ -23,7 +23,6 @@ _INSTANT: Final = re.compile(
 INSTANT_PATTERN: Final = f"^{_INSTANT.pattern}$"
 _ROUTE_PATH: Final = re.compile(r"/(?!/)(?:[A-Za-z0-9_~!$&'()*+,=:@-]|\.(?!\.?(?:/|$))|/(?!/))*")
 
-Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{64}$", to_lower=True)]
 DnsName = Annotated[str, StringConstraints(pattern=rf"^(?:\*\.)?{DNS_LABEL}(?:\.{DNS_LABEL})*$", max_length=253)]
 ObjectName = Annotated[str, StringConstraints(pattern=rf"^{DNS_LABEL}(?:\.{DNS_LABEL})*$", max_length=253)]
 EntryName = Annotated[str, StringConstraints(pattern=rf"^{DNS_LABEL}$", max_length=63)]
@@ -32,6 +31,21 @@ SPIFFE_ID: Final = rf"^spiffe://[a-z0-9._-]{{1,255}}(?:/{_SEGMENT})+$"  # SPIFFE
 TWO_READINGS: Final = r"[:/]\.\.?(?:[/?]|$)|%(?:2[EeFf]|5[Cc])"  # of a URI that somebody resolves, and somebody not
 OPERATORS_SECRETS: Final = ("clientpolicy-ca", "clientpolicy-trust")
 
+_SHA256: Final = re.compile(r"[0-9A-Fa-f]{64}")
+_SHA256_SHOWN: Final = 512  # characters; openssl prints some 114
+
+
+def _fingerprint(value: str) -> str:
+    """Return it in lower case; what openssl and sha256sum print is told in the right spelling."""
+    if _SHA256.fullmatch(value):
+        return value.lower()
+    printed = value[:_SHA256_SHOWN].rpartition("=")[2].replace(":", "").split()[:1]
+    if printed and _SHA256.fullmatch(printed[0]):
+        raise ValueError(f"expected 64 hexadecimal digits alone: {printed[0].lower()}")
+    raise ValueError("expected 64 hexadecimal digits: the SHA-256 of the certificate in DER, without colons")
+
+
+Fingerprint = Annotated[str, Field(max_length=_SHA256_SHOWN), AfterValidator(_fingerprint)]
 Email = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.!#$%&*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+$", max_length=254)]
 # No controls, nothing that is invisible or turns the text around, nothing for private use (half characters are no JSON)
 PrintableName = Annotated[str, StringConstraints(pattern=r"^[^\p{Cc}\p{Cf}\p{Co}]+$", max_length=COMMON_NAME_MAX)]

@@ -202,6 +202,8 @@ GOOD_KEYS: dict[str, Any] = {
 @pytest.mark.parametrize("around", ["{}", "\n\n  {}\n\t", "{}trailing text"], ids=["bare", "space", "text after it"])
 def test_key_of_a_good_csr_is_read(key: Any, around: str) -> None:
     assert public_key_of(around.format(pem(request(key)))) == key.public_key()
+    older = pem(request(key)).replace("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST")  # RFC 7468 section 7
+    assert public_key_of(around.format(older)) == key.public_key()
 
 
 def other_signature() -> str:

@@ -27,6 +27,7 @@ def policy(name: str = "app", **spec: Any) -> dict[str, Any]:
 GOOD: dict[str, dict[str, Any]] = {
     "nothing but the client": {},
     "External": {"certificate": {"source": "External", "fingerprints": [HEX]}},
+    "request of older tools": {"certificate": {"source": "CSR", "csr": "-----BEGIN NEW CERTIFICATE REQUEST-----"}},
     "None": {"certificate": {"source": "None"}},
     "Spiffe": {"certificate": {"profile": "Spiffe"}, "identity": {"uris": ["spiffe://a.example/b"]}},
     "RSA": {"certificate": {"privateKey": {"algorithm": "RSA", "size": 2048}}},
@@ -75,6 +76,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "External without fingerprints": ({"certificate": {"source": "External"}}, "fingerprints (1 to 8) go with source: External"),
     "Issued with fingerprints": ({"certificate": {"fingerprints": [HEX]}}, "fingerprints (1 to 8) go with source: External"),
     "fingerprint with colons": ({"certificate": {"source": "External", "fingerprints": ["0f:1e"]}}, "spec.certificate.fingerprints[0]"),
+    "fingerprint as openssl prints it": ({"certificate": {"source": "External", "fingerprints": [":".join(["0F"] * 32)]}}, "expected 64 hexadecimal digits alone, without openssl's colons"),
+    "fingerprint as sha256sum prints it": ({"revocation": {"fingerprints": [{"sha256": HEX + "  a.der"}]}}, "expected 64 hexadecimal digits alone, without openssl's colons and sha256sum's file name"),
     "External with an issuer": ({"certificate": {"source": "External", "fingerprints": [HEX], "issuerRef": {"name": "a"}}}, "issuerRef goes with source: Issued"),
     "both renewals": ({"certificate": {"renewBefore": "1h", "renewBeforePercentage": 30}}, "renewBefore and renewBeforePercentage exclude each other"),
     "renewal before the beginning": ({"certificate": {"renewBefore": "720h"}}, "renewBefore must be shorter than duration"),
@@ -169,6 +172,11 @@ def test_what_is_no_duration_is_told_in_words_alone(plane: KubernetesApi, namesp
             "secretName cannot be changed",
         ),
         ({"certificate": {"secretName": "one"}}, {"certificate": {}}, "secretName cannot be changed"),
+        (
+            {"certificate": {"source": "External", "fingerprints": [HEX]}},
+            {"certificate": {"secretName": "other"}},
+            "secretName cannot be changed",
+        ),
     ],
 )
 def test_what_cannot_be_changed(
@@ -179,6 +187,34 @@ def test_what_cannot_be_changed(
     status, answer = plane.api("PUT", policies_in(namespace, "app"), stored)
     assert status == 422
     assert message in answer["message"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, {"secretName": "app-tls"}),
+        ({"secretName": "app-tls"}, {}),
+        ({"secretName": "app-tls"}, {"secretName": "app-tls"}),
+    ],
+)
+def test_name_that_a_secret_has_anyway_may_be_written_down(
+    plane: KubernetesApi, namespace: str, before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    stored = plane.must("POST", policies_in(namespace), policy(certificate=before))
+    stored["spec"]["certificate"] = after
+    plane.must("PUT", policies_in(namespace, "app"), stored)
+
+
+@pytest.mark.parametrize(("value", "is_taken"), [
+    ("", True), ("a", True), ("a.B_c-9", True), ("-a", False), ("a.", False), ("a b", False), ("ä", False), ("a/b", False),
+])  # fmt: skip
+def test_label_that_no_secret_can_have_is_refused(
+    plane: KubernetesApi, namespace: str, value: str, *, is_taken: bool
+) -> None:
+    sent = policy(certificate={"secretTemplate": {"labels": {"team": value}}})
+    status, answer = plane.api("POST", policies_in(namespace) + "?fieldValidation=Strict", sent)
+    assert (status == 201) is is_taken, answer
+    assert is_taken or "spec.certificate.secretTemplate.labels.team" in answer["message"]
 
 
 def test_name_leaves_room_for_the_secrets(plane: KubernetesApi, namespace: str) -> None:

@@ -146,8 +146,34 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "short fingerprint": (
         {"certificate": {"source": "External", "fingerprints": ["ab"]}},
         "spec.certificate.fingerprints[0]",
-        "pattern",
+        "expected 64 hexadecimal digits: the SHA-256 of the certificate in DER",
     ),
+    "fingerprint with openssl's colons": (
+        {"certificate": {"source": "External", "fingerprints": [":".join(["AB"] * 32)]}},
+        "spec.certificate.fingerprints[0]",
+        f"alone: {'ab' * 32}",
+    ),
+    "openssl's line": (
+        {"revocation": {"fingerprints": [{"sha256": "sha256 Fingerprint=" + ":".join(["AB"] * 32)}]}},
+        "spec.revocation.fingerprints[0].sha256",
+        f"alone: {'ab' * 32}",
+    ),
+    "sha256sum's line": (
+        {"certificate": {"source": "External", "fingerprints": ["ab" * 32 + "  a.der"]}},
+        "spec.certificate.fingerprints[0]",
+        f"alone: {'ab' * 32}",
+    ),
+    "blank fingerprint": (
+        {"certificate": {"source": "External", "fingerprints": [" "]}},
+        "spec.certificate.fingerprints[0]",
+        "expected 64 hexadecimal digits: ",
+    ),
+    "long fingerprint": (
+        {"certificate": {"source": "External", "fingerprints": ["a" * 600]}},
+        "spec.certificate.fingerprints[0]",
+        "at most 512",
+    ),
+    "name that is a page": ({"n" * 5000: 1}, f"spec.{'n' * 63}…", "no such field"),
     "fingerprint twice": (
         {"certificate": {"source": "External", "fingerprints": ["ab" * 32, "AB" * 32]}},
         "spec.certificate.fingerprints",
