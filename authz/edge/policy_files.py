@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -19,6 +19,7 @@ from authz.policy.document import Metadata
 SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 _GROUP: Final = API_VERSION.partition("/")[0]
 _LISTS: Final = ("List", f"{KIND}List")
+_OF_A_LIST: Final = frozenset({"apiVersion", "kind", "metadata", "items"})
 _LOOK_ALIKES: Final = ("clientpolicy", "clientpolicies", "clientpolicylist", "cpol")
 # A slip of a letter or two; kinds and groups of others (ClientTrafficPolicy, audit.healthtech.dev) stay below.
 _KIND_ALIKE: Final = 0.88
@@ -104,12 +105,18 @@ def read_manifests(data: bytes, file: Path, shown: str, ceilings: tuple[Ceiling,
 
 def _objects(document: Document) -> Iterator[Document]:
     """Yield the objects that a document holds: those in a list, in lists of lists too, else itself."""
-    value = map_of(document.value)
-    if value.get("kind") in _LISTS and isinstance(value.get("items"), list):
+    if _is_list(map_of(document.value)):
         for item in document.items():
             yield from _objects(item)
     else:
         yield document
+
+
+def _is_list(value: Mapping[str, object]) -> bool:
+    """Return whether a map is a list; without `items` it is an empty one, unless it says what no list does."""
+    items = value.get("items")
+    is_empty = items is None and value.keys() <= _OF_A_LIST
+    return value.get("kind") in _LISTS and (is_empty or isinstance(items, list))
 
 
 def _is_ours(value: object) -> bool:

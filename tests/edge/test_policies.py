@@ -294,6 +294,28 @@ def test_lists_are_read(folder: Folder, text: str) -> None:
     assert folder.source.errors == ()
 
 
+@pytest.mark.parametrize("version", ["v1\nkind: List", "authz.healthtech.dev/v1alpha1\nkind: ClientPolicyList"])
+@pytest.mark.parametrize("items", ["items: []", "items: null", "items:", "metadata: {}", ""])
+def test_list_without_items_is_empty_and_deletes_what_it_held(folder: Folder, version: str, items: str) -> None:
+    """As Go writes an empty list: null, or not at all."""
+    folder.text(listed(ALICE, BOB))
+    folder.text(f"apiVersion: {version}\n{items}\n")
+    assert standings(folder.policies, "alice", "bob") == {}
+    assert folder.source.errors == ()
+    file = folder.site.policy_file()
+    assert lint((file,)).errors == ()
+    assert lint((file,)).notes == (f"{file}:1: note: no ClientPolicy in this file",)
+
+
+@pytest.mark.parametrize("items", ["items: 5", "items: {}", "itmes: []", "items: null\nspec: {}"])
+def test_list_that_says_what_no_list_does_deletes_nothing(folder: Folder, items: str) -> None:
+    folder.text(listed(ALICE, BOB))
+    folder.text(f"apiVersion: v1\nkind: List\n{items}\n")
+    assert standings(folder.policies, "alice", "bob") == {"alice": "active", "bob": "active"}
+    (error,) = folder.source.errors
+    assert error.endswith(": expected a list of ClientPolicies")
+
+
 NEAR_MISSES: dict[str, dict[str, Any]] = {
     "plural": {"kind": "ClientPolicies"},
     "lower case": {"kind": "clientpolicy"},
@@ -302,8 +324,8 @@ NEAR_MISSES: dict[str, dict[str, Any]] = {
     "a letter too few": {"kind": "ClientPolcy"},
     "a letter too many": {"kind": "ClientPolicyy"},
     "a hyphen": {"kind": "Client-Policy"},
-    "list without items": {"kind": "ClientPolicyList"},
-    "list": {"kind": "List"},
+    "list with a spec": {"kind": "ClientPolicyList"},
+    "list of any kind with a spec": {"kind": "List"},
     "no text": {"kind": 5},
     "nothing": {"kind": None},
     "of our group": {"kind": "Policy"},
