@@ -19,7 +19,6 @@ from authz.assembly import (
     style_of,
 )
 from authz.core.decide import Deny, Verdict
-from authz.core.quota import SECOND_US
 from authz.edge import chance, clock
 from authz.edge.audit import AuditLog, record
 from authz.edge.cautions import cautions_of
@@ -52,14 +51,7 @@ class Authz:
         self._authorities = authorities_of(settings, folder)
         self._proxy_authorities = proxy_authorities_of(settings)
         replicas = settings.quota.replicas
-        store = open_store(
-            settings.store.url,
-            folder=folder,
-            prefix=settings.store.prefix,
-            hash_key=settings.store.hash_key.encode(),
-            replicas=replicas,
-            timeout_s=settings.store.timeout / SECOND_US,
-        )
+        store = open_store(settings.store, folder=folder, replicas=replicas)
         self.limiter = Limiter(store, replicas=replicas, clock=clock.monotonic_us)
         self.keys = KeyRing(settings.issuers)
         self.service = Service(rules, self.limiter, self.keys.want)

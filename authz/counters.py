@@ -43,7 +43,7 @@ class Subject:
         if settings.store.url == MEMORY:
             raise Misconfigured((f"{config}: store.url: {MEMORY} is each process's own; there is nothing to look at",))
         self._settings = settings
-        self._place: Place = read_place(settings.store.url, config.resolve().parent)
+        self._place: Place = read_place(settings.store.url, config.resolve().parent, settings.store.password_file)
         self.name, self._subject, self.limits = _find(settings, name)
 
     def show(self) -> list[dict[str, object]]:

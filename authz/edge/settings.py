@@ -110,8 +110,11 @@ def _public_route(value: str) -> str:
 
 
 def _store_url(value: str, info: ValidationInfo) -> str:
+    password_file = info.data.get("password_file")
     if value != MEMORY:
-        read_place(value, Path(str((info.context or {}).get("folder", "."))))
+        read_place(value, Path(str((info.context or {}).get("folder", "."))), password_file)
+    elif password_file is not None:
+        raise ValueError(f"{MEMORY} has no password: passwordFile goes with a Redis")
     return value
 
 
@@ -262,7 +265,8 @@ def _issuers_apart(issuers: tuple[IssuerSettings, ...]) -> tuple[IssuerSettings,
 
 
 class StoreSettings(SettingsModel):
-    url: Annotated[str, AfterValidator(_store_url)] = MEMORY
+    password_file: AbsolutePath | None = None
+    url: Annotated[str, AfterValidator(_store_url), Field(validate_default=True)] = MEMORY
     timeout: Annotated[Duration, AfterValidator(_timeout)] = parse_duration("25ms")
     prefix: Annotated[str, AfterValidator(_key_prefix)] = ""
     hash_key: Annotated[str, AfterValidator(_hash_key)] = "clientpolicy"

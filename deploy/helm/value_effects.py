@@ -51,6 +51,7 @@ TRIAL = {"trial": {"enabled": True}}
 NEEDS: dict[str, dict[str, Any]] = {
     "redis.existingSecret.name": TRIAL,
     "redis.existingSecret": {"redis": {"existingSecret": {"name": "one"}}, "networkPolicy": {"gateways": EVERY_POD}},
+    "redis.passwordSecret": REDIS | {"redis": {"url": "redis://one:6379", "passwordSecret": {"name": "one"}}},
     "redis": TRIAL,
     "authz.tls": REDIS | {"authz": {"tls": {"existingSecret": "one"}}},
     **dict.fromkeys(("authz.autoscaling.enabled", *(f"metrics.{part}.enabled" for part in METRICS)), REDIS),

@@ -26,6 +26,7 @@ from redis_server import RedisServer, free_port
 
 from authz.core.quota import Exceeded, Unknown, Within
 from authz.edge import clock
+from authz.edge.store import redis
 from authz.edge.store.limiter import Limiter
 from authz.edge.store.node import TIMEOUT_S
 from authz.edge.store.place import read_place
@@ -325,6 +326,15 @@ async def test_flood_of_refused_requests_costs_no_redis(place: Place) -> None:
     refused = [limiter.known("f", one, now_us=NOW_US) for _ in range(10_000)]
     assert all(isinstance(answer, Exceeded) for answer in refused)
     assert place.store.counts.decisions == decisions
+
+
+async def test_plans_of_clients_are_bounded_and_the_oldest_go_first(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis, "PLANS_MAX", 10)
+    for number in range(25):
+        await place.store.spend(f"k{number}", COUNTED, now_us=NOW_US)
+    assert list(place.store.plans) == [f"k{number}" for number in range(15, 25)]
 
 
 # ---- what is owed -----------------------------------------------------------------------------------------------

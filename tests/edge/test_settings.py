@@ -216,6 +216,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "public ambiguous": ({"public": ["GET /a/../b"]}, "public[0]"),
     "public with query": ({"public": ["GET /a?b"]}, "public[0]: a path without query"),
     "public wildcard inside": ({"public": ["GET /a/*/b"]}, "public[0]: a path without query"),
+    "password of nothing": (
+        {"store": {"passwordFile": "pw"}},
+        "store.url: memory:// has no password: passwordFile goes with a Redis",
+    ),
+    "password's file": ({"store": {"url": "redis://h", "passwordFile": "pw"}}, "store.url: passwordFile: "),
     "timeout too short": ({"store": {"timeout": "999us"}}, "store.timeout: expected at least 1ms"),
     "timeout as a number": ({"store": {"timeout": 25}}, "store.timeout: expected a duration such as"),
     "timeout of the deadline": ({"store": {"timeout": "150ms"}}, "store: timeout: expected less than listen.deadline"),

@@ -16,6 +16,7 @@ from quotas import SLOW as STEADY
 from redis_server import RedisServer
 
 from authz.core.quota import Exceeded, Unknown, Within, share
+from authz.edge.settings import StoreSettings
 from authz.edge.store import Store
 from authz.edge.store.limiter import KNOWN_US, Limiter, open_store
 from authz.edge.store.memory import MemoryStore
@@ -25,7 +26,8 @@ from authz.policy.limits import Limit, OnStoreFailure, rate_limit
 @pytest.fixture(params=["memory", "redis", "unix"])
 async def store(request: pytest.FixtureRequest, redis: RedisServer) -> AsyncIterator[Store]:
     urls = {"memory": "memory://", "redis": redis.url, "unix": f"unix://{redis.socket}"}
-    store = open_store(urls[request.param], folder=Path(), prefix=f"{uuid4()}:", hash_key=b"test", replicas=1)
+    settings = StoreSettings.model_validate({"url": urls[request.param], "prefix": f"{uuid4()}:", "timeout": "100ms"})
+    store = open_store(settings, folder=Path(), replicas=1)
     await store.open()
     while isinstance(await store.spend("warm", (STEADY,), now_us=NOW_US), Unknown):
         await asyncio.sleep(0.01)

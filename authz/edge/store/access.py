@@ -19,7 +19,7 @@ def control(place: Place, host: str, port: int, *, sentinel: bool = False) -> di
         "host": host,
         "port": port,
         "username": place.sentinel_username if sentinel else place.username,
-        "password": place.sentinel_password if sentinel else place.password,
+        "password": place.sentinel_password if sentinel else place.secret(),
         "socket_timeout": ASK_S,
         "socket_connect_timeout": ASK_S,
         "protocol": 2,

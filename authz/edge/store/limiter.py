@@ -11,9 +11,9 @@ from authz.core.debts import Account
 from authz.core.quota import SECOND_US, Exceeded, Level, Unknown, Within, share
 from authz.edge import clock
 from authz.edge.metrics import Number
+from authz.edge.settings import StoreSettings
 from authz.edge.store import Store
 from authz.edge.store.memory import MemoryStore
-from authz.edge.store.node import TIMEOUT_S
 from authz.edge.store.place import MEMORY, read_place
 from authz.edge.store.redis import RedisStore
 from authz.policy.limits import Limit, OnStoreFailure
@@ -157,15 +157,18 @@ def _reset_us(level: Level) -> int:
     return level.reset_us
 
 
-def open_store(
-    url: str, *, folder: Path, prefix: str, hash_key: bytes, replicas: int, timeout_s: float = TIMEOUT_S
-) -> Store:
-    """Return the store that a URL names; files that it names are in `folder`.
+def open_store(settings: StoreSettings, *, folder: Path, replicas: int) -> Store:
+    """Return the store that the settings name; files that its URL names are in `folder`.
 
     Raises:
         BadPlace: with every mistake in the URL.
     """
-    if url == MEMORY:
+    if settings.url == MEMORY:
         return MemoryStore()
-    place = read_place(url, folder)
-    return RedisStore(place, prefix=prefix, hash_key=hash_key, replicas=replicas, timeout_s=timeout_s)
+    return RedisStore(
+        read_place(settings.url, folder, settings.password_file),
+        prefix=settings.prefix,
+        hash_key=settings.hash_key.encode(),
+        replicas=replicas,
+        timeout_s=settings.timeout / SECOND_US,
+    )

@@ -112,8 +112,9 @@ async def open_link(place: Place, host: str, port: int) -> Link:
         name = host if tls is not None else None
         _, link = await loop.create_connection(Link, host, port, ssl=tls, server_hostname=name)
     try:
-        if place.password is not None:
-            words = (place.username, place.password) if place.username else (place.password,)
+        password = place.secret()
+        if password is not None:
+            words = (place.username, password) if place.username else (password,)
             await link.call(b"AUTH", *(word.encode() for word in words))
         if place.database:
             await link.call(b"SELECT", b"%d" % place.database)

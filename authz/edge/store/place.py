@@ -6,7 +6,6 @@ import re
 import ssl
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import cached_property
 from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
@@ -14,6 +13,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 PORT: Final = 6379
 SENTINEL_PORT: Final = 26379
 MEMORY: Final = "memory://"
+PASSWORD_MAX_BYTES: Final = 4096
 _ANY: Final = re.compile(".+", re.DOTALL)
 _TRUTH: Final = re.compile("true|false")
 _DATABASE: Final = re.compile("[0-9]{1,5}")
@@ -39,6 +39,31 @@ class BadPlace(ValueError):  # noqa: N818 a property of the URL
     """A URL with mistakes, each in a line; never with a password in it."""
 
 
+class _Contexts:
+    """How to connect by TLS, made anew when one of its files changes: certificates and CAs are rotated."""
+
+    def __init__(self) -> None:
+        self._read: list[bytes] | None = None
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+    def context(self, place: Place) -> ssl.SSLContext:
+        files = (place.ca_file, place.cert_file, place.key_file)
+        read = [file.read_bytes() for file in files if file is not None]
+        if read != self._read:
+            self._context = _context(place)
+            self._read = read
+        return self._context
+
+
+def _context(place: Place) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=place.ca_file)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = place.check_hostname
+    if place.cert_file is not None:
+        context.load_cert_chain(place.cert_file, place.key_file)
+    return context
+
+
 @dataclass(frozen=True, kw_only=True)
 class Place:
     kind: Kind
@@ -47,6 +72,7 @@ class Place:
     service: str = ""  # what the sentinels call the master
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+    password_file: Path | None = None
     database: int = 0
     tls: bool = False
     ca_file: Path | None = None
@@ -56,14 +82,15 @@ class Place:
     sentinel_username: str | None = None
     sentinel_password: str | None = field(default=None, repr=False)
 
-    @cached_property
-    def _context(self) -> ssl.SSLContext:
-        context = ssl.create_default_context(cafile=self.ca_file)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.check_hostname = self.check_hostname
-        if self.cert_file is not None:
-            context.load_cert_chain(self.cert_file, self.key_file)
-        return context
+    _contexts: _Contexts = field(default_factory=_Contexts, init=False, repr=False, compare=False)
+
+    def secret(self) -> str | None:
+        """Return the password, as its file has it now.
+
+        Raises:
+            OSError, ValueError: the file cannot be read, or holds no password.
+        """
+        return self.password if self.password_file is None else _read_password(self.password_file)
 
     def tls_context(self) -> ssl.SSLContext | None:
         """Return how to connect by TLS; None without it.
@@ -71,10 +98,19 @@ class Place:
         Raises:
             OSError, ssl.SSLError: a file that cannot be used.
         """
-        return self._context if self.tls else None
+        return self._contexts.context(self) if self.tls else None
 
 
-def read_place(url: str, folder: Path = Path()) -> Place:
+def _read_password(file: Path) -> str:
+    with file.open("rb") as opened:
+        data = opened.read(PASSWORD_MAX_BYTES + 1)
+    password = data.decode().removesuffix("\n").removesuffix("\r")
+    if not password or len(data) > PASSWORD_MAX_BYTES:
+        raise ValueError(f"expected a password of 1 to {PASSWORD_MAX_BYTES} bytes")
+    return password
+
+
+def read_place(url: str, folder: Path = Path(), password_file: Path | None = None) -> Place:
     """Return where a URL points; files that it names relatively are in `folder`.
 
     Raises:
@@ -111,6 +147,7 @@ def read_place(url: str, folder: Path = Path()) -> Place:
         service=service,
         username=unquote(username) or None,
         password=unquote(password) or None,
+        password_file=password_file,
         database=int(options.get("db", database)),
         tls=parts.scheme == "rediss" or options.get("tls") == "true",
         ca_file=file("ssl_ca_certs"),
@@ -128,8 +165,10 @@ def read_place(url: str, folder: Path = Path()) -> Place:
 
 def _check(place: Place, parts: SplitResult, options: dict[str, str], mistakes: list[str]) -> None:
     """Note what does not go together."""
-    if place.username and not place.password:
+    if place.username and not place.password and place.password_file is None:
         mistakes.append("a user without a password")
+    if place.password and place.password_file is not None:
+        mistakes.append("a password here and one in passwordFile: expected one of them")
     if parts.fragment:
         mistakes.append("nothing is expected after #")
     if not place.tls and any(name.startswith("ssl_") for name in options):
@@ -142,6 +181,13 @@ def _check(place: Place, parts: SplitResult, options: dict[str, str], mistakes: 
         place.tls_context()
     except OSError as failed:  # ssl.SSLError is one
         mistakes.append(f"the files for TLS cannot be used: {failed.strerror or failed}")
+    try:
+        place.secret()
+    except UnicodeDecodeError:
+        mistakes.append(f"passwordFile: {place.password_file}: expected UTF-8 text")
+    except (OSError, ValueError) as failed:
+        told = failed.strerror if isinstance(failed, OSError) else failed
+        mistakes.append(f"passwordFile: {place.password_file}: {told}")
 
 
 def _options(parts: SplitResult, kind: Kind, mistakes: list[str]) -> dict[str, str]:

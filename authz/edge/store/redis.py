@@ -43,7 +43,7 @@ class RedisStore:
         self._hash_key = hash_key
         self._replicas = replicas
         self._timeout_s = timeout_s
-        self._plans: OrderedDict[str, tuple[Plan, Leasing | None]] = OrderedDict()
+        self.plans: OrderedDict[str, tuple[Plan, Leasing | None]] = OrderedDict()
         self._topology: Topology | None = None
         self._running: tuple[asyncio.Task[None], ...] = ()
         self.ledger = Ledger()
@@ -61,7 +61,7 @@ class RedisStore:
         del now_us  # Redis has a clock of its own, the same for all replicas
         if not limits:
             return Within(())
-        kept = self._plans.get(key)
+        kept = self.plans.get(key)
         plan, leasing = kept if kept is not None and kept[0].limits is limits else self._plan(key, limits)
         if cost != 1:
             require_affordable(limits, cost)
@@ -95,12 +95,12 @@ class RedisStore:
                     node.repay(plan)
 
     def _plan(self, key: str, limits: tuple[Limit, ...]) -> tuple[Plan, Leasing | None]:
-        if len(self._plans) >= PLANS_MAX and key not in self._plans:
-            self._plans.popitem(last=False)  # of a plain dict, the first is found behind all that were deleted
+        if len(self.plans) >= PLANS_MAX and key not in self.plans:
+            self.plans.popitem(last=False)  # of a plain dict, the first is found behind all that were deleted
         leasing = Leasing(limits, self._replicas, self.leases) if lease.tau_us(limits) else None
         plan = Plan(self.redis_key(key), limits)
         self.ledger.follow(key, plan)
-        kept = self._plans[key] = plan, leasing
+        kept = self.plans[key] = plan, leasing
         return kept
 
     def redis_key(self, key: str) -> bytes:

@@ -183,7 +183,10 @@ An annotation that changes with the Secrets that a process reads at its start al
 {{- fail "\n\nredis.url and redis.existingSecret.name are both set: expected one of them\n" }}
 {{- end }}
 {{- if regexMatch "^[a-z+]+://[^/@]*:[^/@]*@" .Values.redis.url }}
-{{- fail "\n\nredis.url holds a password, and would stand in a ConfigMap: expected redis.existingSecret.name, a Secret with the URL under the key `url`\n" }}
+{{- fail "\n\nredis.url holds a password, and would stand in a ConfigMap: expected redis.passwordSecret.name, a Secret with the password under the key `password`, or redis.existingSecret.name, a Secret with the URL under the key `url`\n" }}
+{{- end }}
+{{- if and .Values.redis.passwordSecret.name (not .Values.redis.url) }}
+{{- fail "\n\nredis.passwordSecret.name without redis.url: expected the URL without its password there\n" }}
 {{- end }}
 {{- if eq (include "clientpolicy.serviceAccountName" (dict "root" . "component" "authz")) (include "clientpolicy.serviceAccountName" (dict "root" . "component" "operator")) }}
 {{- fail "\n\nauthz.serviceAccount and operator.serviceAccount are one account: expected two, authz has no business with Secrets\n" }}
@@ -212,6 +215,7 @@ An annotation that changes with the Secrets that a process reads at its start al
 -}}
 {{- with .Values.ceilings }}{{ $_ := set $own "ceilings" . }}{{ end }}
 {{- if .Values.redis.url }}{{ $_ := set $own "store" (dict "url" .Values.redis.url) }}{{ end }}
+{{- if .Values.redis.passwordSecret.name }}{{ $_ := set $own.store "passwordFile" "/etc/clientpolicy/redis/password" }}{{ end }}
 {{- if .Values.authz.tls.existingSecret }}
 {{- $tls := dict "cert" "/etc/clientpolicy/tls/tls.crt" "key" "/etc/clientpolicy/tls/tls.key" -}}
 {{- if .Values.authz.tls.mutual }}{{ $_ := set $tls "clientCa" "/etc/clientpolicy/tls/ca.crt" }}{{ end }}
