@@ -45,7 +45,12 @@ def _fingerprint(value: str) -> str:
     raise ValueError("expected 64 hexadecimal digits: the SHA-256 of the certificate in DER, without colons")
 
 
-Fingerprint = Annotated[str, Field(max_length=_SHA256_SHOWN), AfterValidator(_fingerprint)]
+Fingerprint = Annotated[
+    str,
+    Field(max_length=_SHA256_SHOWN),
+    AfterValidator(_fingerprint),
+    WithJsonSchema({"type": "string", "pattern": f"^{_SHA256.pattern}$"}),
+]
 Email = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.!#$%&*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+$", max_length=254)]
 # No controls, nothing that is invisible or turns the text around, nothing for private use (half characters are no JSON)
 PrintableName = Annotated[str, StringConstraints(pattern=r"^[^\p{Cc}\p{Cf}\p{Co}]+$", max_length=COMMON_NAME_MAX)]
