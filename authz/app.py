@@ -14,7 +14,6 @@ from authz.assembly import (
     authorities_of,
     client_address_of,
     policy_source,
-    proxy_authorities_of,
     rules_of,
     style_of,
 )
@@ -48,8 +47,7 @@ class Authz:
         self._style = style_of(settings)
         self._client_address = client_address_of(settings)
         self._source = policy_source(settings)
-        self._authorities = authorities_of(settings, folder)
-        self._proxy_authorities = proxy_authorities_of(settings)
+        self._authorities, self._proxy_authorities = authorities_of(settings, folder)
         replicas = settings.quota.replicas
         store = open_store(settings.store, folder=folder, replicas=replicas)
         self.limiter = Limiter(store, replicas=replicas, clock=clock.monotonic_us)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -12,10 +12,17 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from authz.core import jwks
 from authz.core.cautions import Platform, cautions_on
-from authz.core.certificate import fingerprint_of
-from authz.core.hops import Proxies, is_authority
+from authz.core.hops import Proxies
 from authz.core.public import PublicRoutes
-from authz.edge.authorities import CLIENT_CA, PROXY_CA, Authorities, Certificates, read_authorities
+from authz.edge.authorities import (
+    CLIENT_CA,
+    PROXY_CA,
+    Authorities,
+    Certificates,
+    read_authorities,
+    shared,
+    unfit_for_proxies,
+)
 from authz.edge.overrides import Misconfigured
 from authz.edge.policies import FilePolicies, PolicyFolder
 from authz.edge.roots import trusting
@@ -89,16 +96,35 @@ def platform_of(settings: Settings) -> Platform:
     )
 
 
-def authorities_of(settings: Settings, folder: Path) -> Authorities:
-    """Return the CAs of issued certificates, to be kept fresh; `folder` is the configuration file's."""
-    paths = settings.identity.client_ca
-    return Authorities(paths or (folder / DEFAULT_CLIENT_CA,), CLIENT_CA, is_required=paths is not None)
+def authorities_of(settings: Settings, folder: Path) -> tuple[Authorities, Authorities | None]:
+    """Return the CAs of issued certificates and of proxies, to be kept fresh; `folder` is the configuration file's.
+
+    There are none of proxies where these are proven by something else.
+    """
+    identity = settings.identity
+    of_clients = identity.client_ca or (folder / DEFAULT_CLIENT_CA,)
+    is_required = identity.client_ca is not None
+    if identity.proxy_ca is None:
+        return Authorities(of_clients, CLIENT_CA, is_required=is_required), None
+    apart = settings.policies.source == "kubernetes"
+    proxies = Authorities(
+        (identity.proxy_ca,),
+        PROXY_CA,
+        is_required=True,
+        unfit=lambda found: _unfit_for_proxies(found, clients.certificates if apart else ()),
+    )
+    clients = Authorities(
+        of_clients,
+        CLIENT_CA,
+        is_required=is_required,
+        unfit=lambda found: shared(found, proxies.certificates if apart else (), PROXY_CA.key),
+    )
+    return clients, proxies
 
 
-def proxy_authorities_of(settings: Settings) -> Authorities | None:
-    """Return the CAs of the proxies, to be kept fresh; None where they are proven by something else."""
-    path = settings.identity.proxy_ca
-    return Authorities((path,), PROXY_CA, is_required=True) if path is not None else None
+def _unfit_for_proxies(found: Certificates, of_clients: Certificates) -> Iterator[str]:
+    yield from unfit_for_proxies(found)
+    yield from shared(found, of_clients, CLIENT_CA.key)
 
 
 def style_of(settings: Settings) -> Style:
@@ -144,18 +170,8 @@ def _proxy_authorities(settings: Settings, of_clients: Certificates, mistakes: l
     if path is None:
         return ()
     found = _certificates("identity.proxyCa", path, mistakes)
-    others = [fingerprint_of(one) for one in found if not is_authority(one)]
-    if others:
-        mistakes.append(
-            f"identity.proxyCa: {path}: not the certificate of a CA: SHA-256 {', '.join(others)}; a proxy's own is "
-            "listed in identity.proxyFingerprints"
-        )
-    if settings.policies.source == "kubernetes" and not set(found).isdisjoint(of_clients):
-        # The operator signs the URIs that a policy asks for, so its author could name a proxy's.
-        mistakes.append(
-            f"identity.proxyCa: {path}: holds a CA of identity.clientCa, too: whoever may write a ClientPolicy could "
-            "be taken for a proxy; give the proxies a CA of their own, or list identity.proxyFingerprints"
-        )
+    apart = of_clients if settings.policies.source == "kubernetes" else ()
+    mistakes.extend(f"identity.proxyCa: {path}: {unfit}" for unfit in _unfit_for_proxies(found, apart))
     return found
 
 
