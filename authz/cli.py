@@ -76,6 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     quota.add_argument("--json", action="store_true", help="JSON instead of a table")
     quota.set_defaults(run=_quota)
 
+    _add_manage(commands)
+
     demo = commands.add_parser("demo", help="the whole path on this machine: Envoy, mTLS, OAuth, FHIR, this service")
     demo.add_argument("--json", action="store_true", help="one JSON line a step instead of the table")
     demo.add_argument("--keep", action="store_true", help="leave it running and print curl lines to paste")
@@ -83,6 +85,17 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--port", type=int, default=0, metavar="N", help="Envoy's port (default: any free one)")
     demo.set_defaults(run=_demo)
     return parser
+
+
+def _add_manage(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    for action, told in (
+        ("status", "show how a policy of a cluster stands; exit code 1 where it is not ready"),
+        ("renew", "ask for another certificate of a policy, beside the one that is"),
+    ):
+        manage = commands.add_parser(action, help=told, description=told)
+        manage.add_argument("name", metavar="NAME", help="of the ClientPolicy")
+        manage.add_argument("-n", "--namespace", default="default", metavar="NAMESPACE")
+        manage.set_defaults(run=_manage, action=action)
 
 
 def _instant(text: str) -> int:
@@ -240,6 +253,19 @@ def _quota(parsed: argparse.Namespace) -> int:
     for line in lines:
         print(line)
     return 0
+
+
+def _manage(parsed: argparse.Namespace) -> int:
+    try:
+        from authz.manage import Unanswered, manage  # noqa: PLC0415
+    except ModuleNotFoundError as missing:
+        return _complain((f"{parsed.action} needs {missing.name}: install clientpolicy[operator]",))
+    try:
+        is_good, lines = manage(parsed.action, parsed.namespace, parsed.name)
+    except Unanswered as wrong:
+        return _complain((str(wrong),))
+    print("\n".join(lines))
+    return 0 if is_good else 1
 
 
 def _demo(parsed: argparse.Namespace) -> int:
