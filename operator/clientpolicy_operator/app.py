@@ -278,16 +278,19 @@ class Operator:
             self.visits["settled"] += 1
         except ApiError as failed:
             wished_s = failed.retry_after_s if isinstance(failed, Unavailable) else 0.0
-            again, pause_s = now, self._patience.failed(key, wished_s=wished_s, chance=clock.share())
+            pause_s = self._patience.failed(key, wished_s=wished_s, chance=clock.share())
+            again = now + timedelta(seconds=pause_s)
             self.visits["failed"] += 1
             logger.warning("policy not looked after", extra={"policy": "/".join(key), "error": str(failed)})
         except Exception:
-            again = now
+            again = now + timedelta(seconds=pause_s)
             self.visits["failed"] += 1
             logger.exception("a visit failed", extra={"policy": "/".join(key)})
         finally:
             self.visit_times_s.add(clock.monotonic_s() - started_s)
-            if pause_s and self.roster.get(key) is not None:
+            if self.roster.get(key) is None:  # it went meanwhile
+                self._patience.forget(key)
+            elif pause_s:
                 self.agenda.rest(key, clock.now() + timedelta(seconds=pause_s))
             self.agenda.done(key, again)
 
