@@ -153,6 +153,7 @@ class Operator:
             raise Ended(str(blind)) from None
         self.roster.on_fortune = self.agenda.soon
         self.trust.on_change = self._signer_changed
+        self.roster.on_leave = self.book.saw_go
         self.roster.is_complete = True
         self.book.live = lambda: self.roster.uids if not self.settings.watch.namespaces else None
         logger.info("policies listed", extra={"policies": len(self.roster)})

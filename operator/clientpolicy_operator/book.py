@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from clientpolicy_operator import clock, ledger
@@ -29,6 +29,10 @@ class _Shard:
     unreadable: dict[str, str] = field(default_factory=dict)
     pending: list[tuple[str, Entry, asyncio.Future[None]]] = field(default_factory=list)
     writer: asyncio.Task[None] | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self.pending) or (self.writer is not None and not self.writer.done())
 
     def take(self, found: Document | None) -> None:
         self.object, self.rows, self.unreadable = None, {}, {}
@@ -67,6 +71,7 @@ class Book:
         self._namespace = namespace
         self._shards = [_Shard(f"{PREFIX}{number:02x}") for number in range(ledger.SHARDS)]
         self.live: Live = lambda: None  # UIDs of the objects that are there, if that is known
+        self._gone: set[str] = set()  # UIDs that were seen to go; written down soon
 
     async def open(self) -> None:
         """Read all of it anew."""
@@ -149,6 +154,32 @@ class Book:
         path = core_path(self._namespace, "configmaps", shard.name)
         return await self._api.replace(path, {**shard.object, "data": data})
 
+    def saw_go(self, uid: str) -> None:
+        """Remember that an object went: nobody of its name inherits from it."""
+        if self.entries(uid):
+            self._gone.add(uid)
+
+    def is_gone(self, uid: str) -> bool:
+        return uid in self._gone or any(entry.is_gone for entry in self.entries(uid))
+
+    async def note_gone(self) -> None:
+        """Write down which objects were seen to go."""
+        for shard in self._shards:
+            gone = self._gone & shard.rows.keys()
+            if gone and not shard.is_busy:
+                marked = {uid: tuple(replace(one, is_gone=True) for one in shard.rows[uid]) for uid in gone}
+                await self._rewrite(shard, shard.rows | marked)
+        self._gone = {uid for uid in self._gone if not all(entry.is_gone for entry in self.entries(uid))}
+
+    async def _rewrite(self, shard: _Shard, rows: dict[str, tuple[Entry, ...]]) -> None:
+        before = shard.object
+        try:
+            shard.learn(await self._put(shard, rows), before)
+        except NotFound:
+            shard.object = None
+        except Conflict:
+            shard.learn(await self._api.get(core_path(self._namespace, "configmaps", shard.name)), before)
+
     async def sweep(self, live: set[str]) -> None:
         """Drop the rows of objects that are gone, once nothing of theirs is valid any more."""
         for shard in self._shards:
@@ -158,16 +189,8 @@ class Book:
                 for uid, entries in shard.rows.items()
                 if uid not in live and all(entry.not_after < over for entry in entries)
             }
-            if not gone or shard.pending or (shard.writer is not None and not shard.writer.done()):
-                continue
-            before = shard.object
-            try:
-                kept = {uid: rows for uid, rows in shard.rows.items() if uid not in gone}
-                shard.learn(await self._put(shard, kept), before)
-            except NotFound:
-                shard.object = None
-            except Conflict:
-                shard.learn(await self._api.get(core_path(self._namespace, "configmaps", shard.name)), before)
+            if gone and not shard.is_busy:
+                await self._rewrite(shard, {uid: rows for uid, rows in shard.rows.items() if uid not in gone})
 
 
 def _version(found: Document) -> str:

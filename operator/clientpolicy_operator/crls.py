@@ -18,6 +18,7 @@ from clientpolicy_operator.facts import Entry
 from clientpolicy_operator.ledger import KEPT_AFTER_END
 from clientpolicy_operator.roster import Known, Roster
 from clientpolicy_operator.settings import Settings
+from clientpolicy_operator.told import when_of
 
 logger = logging.getLogger(__name__)
 
@@ -81,12 +82,18 @@ class RevocationLists:
             return [Revoked(f"{one.serial_number:x}", one.revocation_date_utc) for one in kept[0]] if kept else []
         now = clock.now()
         known = {one.uid: one for _, one in self._roster}
+        passed_on = {entry.sha256 for uid, entry in self._book if uid in known}
+        fresh = self._fresh(now)
         listed: dict[str, tuple[int, Revoked]] = {}  # with its rank: what people revoke goes first
         for uid, entry in self._book:
             if entry.ca_sha256 != ca_sha256 or entry.not_after + KEPT_AFTER_END <= now:
                 continue
             if uid not in known and self._watched and entry.namespace not in self._watched:
                 continue  # not ours to watch any more, and not known to be gone
+            if uid not in known and (
+                entry.sha256 in passed_on or (entry.namespace in fresh and not self._book.is_gone(uid))
+            ):
+                continue  # of a policy that was restored under another UID, or may be
             why = _why_revoked(known.get(uid), entry, now)
             if why is not None:
                 since = min(why[0] or entry.recorded, now)
@@ -95,6 +102,17 @@ class RevocationLists:
         chosen = sorted(listed.values(), key=lambda one: (one[0], -one[1].since.timestamp(), one[1]))
         self.left_out = max(0, len(chosen) - LISTED_MAX)
         return sorted(one for _, one in chosen[:LISTED_MAX])
+
+    def _fresh(self, now: datetime) -> set[str]:
+        """Return the namespaces of policies that are new, and may take over what one of before had."""
+        return {
+            key[0]
+            for key, one in self._roster
+            if one.uses_ca
+            and (created := when_of({"created": one.created}, "created")) is not None
+            and created + ORPHANED_AFTER > now
+            and not self._book.entries(one.uid)
+        }
 
 
 def _why_revoked(known: Known | None, entry: Entry, now: datetime) -> tuple[datetime | None, str] | None:

@@ -84,6 +84,7 @@ class Entry:
     recorded: datetime
     namespace: str = ""  # of the object
     key_sha256: str = ""  # of its public key (SubjectPublicKeyInfo)
+    is_gone: bool = False  # somebody saw the object go
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +145,7 @@ class Observed:
     trusted: frozenset[str] | None = None  # roots that are published; None: not known
     delegated: Delegated = Delegated()
     signed: Held | None = None  # by this very process, recorded, and not stored yet
+    inherits: str | None = None  # UID that this policy had before it was restored, where it may keep that one's Secret
     failure: Blocked | None = None  # what went wrong in the attempt before this one
     is_alone: bool = False  # no other replica signs
     recorded: frozenset[str] = frozenset()  # fingerprints that this very process has just put into the ledger

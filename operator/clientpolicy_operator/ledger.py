@@ -38,6 +38,7 @@ def encode(entries: Iterable[Entry]) -> str:
             one.ca_sha256,
             one.namespace,
             one.key_sha256,
+            *([1] if one.is_gone else []),
         ]
         for one in entries
     ]
@@ -58,13 +59,15 @@ def decode(text: str) -> tuple[Entry, ...]:
 
 def _entry(  # noqa: PLR0913, PLR0917 a row
     revision: object, sha256: object, serial: object, begin: object, end: object, recorded: object, ca_sha256: object,
-    namespace: object, key_sha256: object,
+    namespace: object, key_sha256: object, *gone: object,
 ) -> Entry:  # fmt: skip
     if type(revision) is not int or not 0 <= revision <= REVISION_MAX:
         raise ValueError("no revision")
     texts = (sha256, serial, begin, end, recorded, ca_sha256, namespace, key_sha256)
     if not all(isinstance(one, str) for one in texts):
         raise ValueError("no text")
+    if gone not in ((), (1,)) or any(type(one) is not int for one in gone):
+        raise ValueError("no mark")
     if not is_serial(str(serial)):
         raise ValueError("no serial number")  # a CRL could not list it
     return Entry(
@@ -77,6 +80,7 @@ def _entry(  # noqa: PLR0913, PLR0917 a row
         recorded=instant(str(recorded)),
         namespace=str(namespace),
         key_sha256=str(key_sha256),
+        is_gone=bool(gone),
     )
 
 

@@ -29,6 +29,13 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Inherit:
+    """Take over the ledger's rows and the Secret of the UID that this policy had before it was restored."""
+
+    uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Store:
     """Write key and certificate of this revision into the Secret, in one write."""
 
@@ -59,7 +66,7 @@ class Report:
     status: Document
 
 
-Action = Record | Store | Dress | Delegate | Discard | Report
+Action = Record | Inherit | Store | Dress | Delegate | Discard | Report
 
 
 class Plan(NamedTuple):
@@ -80,6 +87,8 @@ def plan(subject: Subject, observed: Observed, now: datetime) -> Plan:
         return _report(subject, observed, Standing(blocked=observed.failure, is_failure=True), now)
     if policy.spec.certificate.issuer_ref is not None:
         return _delegate(subject, policy, observed, now)
+    if observed.inherits is not None:
+        return Plan((Inherit(uid=observed.inherits),), now)
     return _issue(subject, policy, observed, now)
 
 

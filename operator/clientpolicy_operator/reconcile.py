@@ -17,6 +17,7 @@ from clientpolicy_operator.authority import sign
 from clientpolicy_operator.book import Book
 from clientpolicy_operator.certmanager import certificate_path, delegated
 from clientpolicy_operator.facts import Blocked, Delegated, Document, Entry, Held, Key, Observed, Subject, Trouble
+from clientpolicy_operator.inheritance import estate, owner_before
 from clientpolicy_operator.issue import (
     build,
     key_pem,
@@ -26,7 +27,7 @@ from clientpolicy_operator.issue import (
 )
 from clientpolicy_operator.keys import csr_fault, key_for, key_sha256, stolen_keys
 from clientpolicy_operator.pace import Pace
-from clientpolicy_operator.plan import Action, Delegate, Discard, Dress, Plan, Record, Report, Store, plan
+from clientpolicy_operator.plan import Action, Delegate, Discard, Dress, Inherit, Plan, Record, Report, Store, plan
 from clientpolicy_operator.reporter import Reporter
 from clientpolicy_operator.roster import Roster
 from clientpolicy_operator.secret import body, dress, held
@@ -41,7 +42,7 @@ logger = logging.getLogger(__name__)
 ROUNDS_MAX: Final = 12
 OTHERS_LOOK: Final = timedelta(minutes=1)  # until it is asked again whether a namespace is another operator's
 _NAMES: Final[dict[type[Action], str]] = {
-    Record: "the Secret", Store: "the Secret", Dress: "the Secret", Discard: "the Secret", Delegate: "the Certificate",
+    **dict.fromkeys((Record, Inherit, Store, Dress, Discard), "the Secret"), Delegate: "the Certificate",
 }  # fmt: skip
 
 
@@ -209,6 +210,7 @@ class Reconciler:
         subject, policy = view.subject, view.subject.policy
         secret: Held | Blocked | None = None
         made = Delegated()
+        inherits: str | None = None
         if failure is None:
             self.seen.pop((subject.namespace, subject.name), None)
         if policy is not None and subject.is_accepted and failure is None:
@@ -222,6 +224,7 @@ class Reconciler:
                     version = str(map_metadata(view.secret or {}).get("resourceVersion", ""))
                     self.seen[subject.namespace, subject.name] = version
                     secret = held(view.secret, subject, policy)
+                    inherits = self._inherits(view.secret, subject, policy)
                     stolen = stolen_keys(policy, self._book.entries(subject.uid), view.secret)
                     subject = view.subject = replace(subject, csr_fault=csr_fault(policy, stolen))
             if wanted.issuer_ref is not None:
@@ -236,6 +239,7 @@ class Reconciler:
             signer=self._trust.signer,
             signer_trouble=self._trust.trouble,
             trusted=self._trust.trusted,
+            inherits=inherits,
             delegated=made,
             signed=mine.held if mine is not None and mine.uid == subject.uid else None,
             failure=failure,
@@ -257,17 +261,41 @@ class Reconciler:
                     await self._record(view, policy, observed, action)
                 case Store():
                     await self._store(view, policy, action)
+                case Inherit():
+                    await self._inherit(view, policy, action.uid)
                 case Dress():
-                    metadata = map_metadata(view.secret or {})
-                    wanted = dress(metadata, subject, policy)
-                    changes = merge_patch({part: metadata.get(part) for part in wanted}, wanted)
-                    changes["resourceVersion"] = metadata.get("resourceVersion")
-                    await self._api.patch(self._secret_path(subject, policy), {"metadata": changes})
+                    await self._dress(view, policy)
                 case Delegate():
                     await delegation.ask(self._api, subject, policy, action.request, view.certificate)
                 case Discard():
                     uid = str(map_metadata(view.secret or {}).get("uid"))
                     await self._api.delete(self._secret_path(subject, policy), uid=uid)
+
+    def _inherits(self, found: Document | None, subject: Subject, policy: ClientPolicy) -> str | None:
+        """Return the UID whose Secret this policy may keep: its own, before it was restored from a backup."""
+        uid = owner_before(found, subject, policy)
+        if found is None or uid is None or uid in self._roster.uids or self._book.is_gone(uid):
+            return None
+        left, own = self._book.entries(uid), self._book.entries(subject.uid)
+        return uid if estate(found, subject, policy, left=left, own=own) else None
+
+    async def _inherit(self, view: _View, policy: ClientPolicy, uid: str) -> None:
+        """Copy what of it is valid in the ledger, then make the Secret this policy's."""
+        mine, now = view.subject.uid, clock.now()
+        for entry in self._book.entries(uid):
+            is_there = any(one.sha256 == entry.sha256 for one in self._book.entries(mine))
+            if entry.not_after > now and not is_there:
+                await self._book.record(mine, entry)
+        await self._dress(view, policy)
+        told = {"policy": f"{view.subject.namespace}/{view.subject.name}", "before": uid, "uid": mine}
+        logger.warning("a policy that was restored under another UID keeps its certificate", extra=told)
+
+    async def _dress(self, view: _View, policy: ClientPolicy) -> None:
+        metadata = map_metadata(view.secret or {})
+        wanted = dress(metadata, view.subject, policy)
+        changes = merge_patch({part: metadata.get(part) for part in wanted}, wanted)
+        changes["resourceVersion"] = metadata.get("resourceVersion")
+        await self._api.patch(self._secret_path(view.subject, policy), {"metadata": changes})
 
     async def _record(self, view: _View, policy: ClientPolicy, observed: Observed, action: Record) -> None:
         authority, signer = self._trust.authority, observed.signer

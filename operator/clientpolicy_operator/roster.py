@@ -100,6 +100,7 @@ class Roster:
         self._losers: dict[str, tuple[str, Claim]] = {}
         self._is_stale = False
         self._shared: dict[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]] = {}  # few differ among thousands
+        self.on_leave: Callable[[str], object] = lambda uid: None  # noqa: ARG005 told of each UID that goes
         self.on_fortune: Callable[[Key], object] = lambda key: None  # noqa: ARG005 set by whoever wants to know
         self.is_complete = False  # holds every object there is, at least once
 
@@ -126,6 +127,8 @@ class Roster:
             return News.NONE  # of a namesake that is gone, too
         known = self._read(document, metadata, before)
         self._known[key] = known
+        if before is not None and before.uid != known.uid:
+            self.on_leave(before.uid)
         self._claim(key, before, known)
         if before is None or (before.uid, before.generation) != (known.uid, known.generation):
             return News.EDITED
@@ -134,6 +137,7 @@ class Roster:
     def forget(self, key: Key) -> None:
         before = self._known.pop(key, None)
         if before is not None:
+            self.on_leave(before.uid)
             self._claim(key, before, None)
 
     def conflict(self, key: Key) -> tuple[str, str] | None:

@@ -18,7 +18,10 @@ REQUEST: Final = "authz.healthtech.dev/request"
 APPLIED: Final = "authz.healthtech.dev/applied"
 RENEWED: Final = "authz.healthtech.dev/renewed"
 REVISION: Final = "authz.healthtech.dev/revision"
-_OWN: Final = frozenset({OWNER, REQUEST, REVISION, RENEWED, APPLIED})
+_NAMESPACE: Final = "authz.healthtech.dev/policy-namespace"
+_NAME: Final = "authz.healthtech.dev/policy-name"
+_CLIENT_ID: Final = "authz.healthtech.dev/client-id"
+_OWN: Final = frozenset({OWNER, REQUEST, REVISION, RENEWED, APPLIED, _NAMESPACE, _NAME, _CLIENT_ID})
 LABELS: Final = {
     "app.kubernetes.io/managed-by": "clientpolicy",
     "app.kubernetes.io/component": "client-certificate",
@@ -91,6 +94,7 @@ def dress(metadata: Document, subject: Subject, policy: ClientPolicy) -> dict[st
             **annotations,
             **_ours(metadata, subject),
             **_applied(labels, annotations),
+            **marks(subject, policy),
         },
         "ownerReferences": others if keeps else placed if ours in placed else [*others, ours],
     }
@@ -111,6 +115,13 @@ def _others(metadata: Document, part: str) -> dict[str, object]:
         names = None
     gone = {APPLIED, *(str(name) for name in (names if isinstance(names, list) else ()))}
     return {name: value for name, value in map_of(metadata.get(part)).items() if name not in gone}
+
+
+def marks(subject: Subject, policy: ClientPolicy) -> dict[str, str]:
+    """Return the annotations by which a policy that was restored under another UID knows its Secret again."""
+    if policy.spec.certificate.issuer_ref is not None:
+        return {}  # cert-manager's, which makes it anew
+    return {_NAMESPACE: subject.namespace, _NAME: subject.name, _CLIENT_ID: policy.spec.client_id}
 
 
 def _ours(metadata: Document, subject: Subject) -> dict[str, str]:

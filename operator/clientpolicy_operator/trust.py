@@ -113,6 +113,7 @@ class Trust:
             logger.info("CA", extra={"sha256": after.sha256 if after else None, "trouble": self.trouble})
             self.on_change(before, after)
         if self._authority is not None and not self._api.is_skewed:
+            await self._book.note_gone()
             await self._repair(self._authority)
             await self._recall(self._authority)
             await self._publish(self._authority)

@@ -121,6 +121,39 @@ async def test_ledger_of_an_older_backup_of_the_cluster_is_taken_once_a_write_sh
     assert revisions(book) == [1, 3]
 
 
+async def test_object_that_was_seen_to_go_is_noted_and_known_after_a_restart() -> None:
+    cluster = Cluster()
+    book = Book(cluster, "system")
+    await book.record(UID, entry(1))
+    await book.record("uid-2", entry(1))
+    book.saw_go(UID)
+    book.saw_go("never signed for")
+    assert (book.is_gone(UID), book.is_gone("uid-2"), book.is_gone("never signed for")) == (True, False, False)
+    await book.note_gone()
+    version = cluster.version
+    await book.note_gone()
+    assert cluster.version == version, "it is written once"
+    after = Book(cluster, "system")
+    await after.open()
+    assert (after.is_gone(UID), after.is_gone("uid-2")) == (True, False)
+    assert [one.revision for one in after.entries(UID)] == [1]
+
+
+async def test_object_that_went_while_another_replica_wrote_is_noted_the_next_time() -> None:
+    cluster = Cluster()
+    book, other = Book(cluster, "system"), Book(cluster, "system")
+    await book.record(UID, entry(1))
+    await other.open()
+    await other.record(UID, entry(2))
+    book.saw_go(UID)
+    await book.note_gone()
+    assert book.is_gone(UID)
+    await book.note_gone()
+    await other.open()
+    assert other.is_gone(UID)
+    assert [one.is_gone for one in other.entries(UID)] == [True, True]
+
+
 async def test_revision_that_another_replica_took_is_refused() -> None:
     cluster = Cluster()
     book, other = Book(cluster, "system"), Book(cluster, "system")

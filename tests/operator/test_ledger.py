@@ -60,6 +60,12 @@ def test_read_is_what_was_written_but_for_fractions_of_a_second(entries: list[En
     assert encode(read) == encode(entries)
 
 
+def test_mark_of_what_is_gone_is_read_again_and_lives_rows_are_as_before() -> None:
+    gone = replace(entry(), is_gone=True)
+    assert decode(encode([entry(), gone])) == (entry(), gone)
+    assert [len(row) for row in json.loads(encode([entry(), gone]))] == [9, 10]
+
+
 GOOD: list[Any] = json.loads(encode([entry()]))[0]
 
 
@@ -74,7 +80,10 @@ BAD = {
     "a map": '{"a": 1}',
     "a row that is none": "[7]",
     "a row too short": json.dumps([GOOD[:-1]]),
-    "a row too long": json.dumps([[*GOOD, ""]]),
+    "a row too long": json.dumps([[*GOOD, 1, 1]]),
+    "a mark that is none": json.dumps([[*GOOD, ""]]),
+    "a mark that is zero": json.dumps([[*GOOD, 0]]),
+    "a mark that is true": json.dumps([[*GOOD, True]]),
     "nested without end": "[" * 100_000,
     "revision is infinite": row(0, 0).replace("[[0,", "[[Infinity,"),
     "revision is no number": row(0, "1"),

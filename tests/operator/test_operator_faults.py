@@ -94,6 +94,7 @@ def test_killed_at_any_point_it_ends_with_one_certificate(plane: KubernetesApi, 
                 until(f"{point}: killed", lambda: rule.hits and victim.process and victim.process.poll() is not None)
             with OperatorProcess(folder, gate.kubeconfig, system, tenant.namespace) as after:
                 after.ready()
+                until(f"{point}: signed", lambda: tenant.certificate().get("sha256") not in ("", first, None))
                 told = tenant.ready()
                 check_one_certificate(tenant, ledger_of(plane, system)[made["metadata"]["uid"]], first)
                 assert told["sha256"] != first, point

@@ -40,6 +40,13 @@ OTHER = {"apiVersion": "v1", "kind": "ConfigMap", "name": "other", "uid": "uid-o
 CONTROLLER = {**OTHER, "kind": "Certificate", "controller": True}
 
 
+MARKS = {
+    "authz.healthtech.dev/policy-namespace": "default",
+    "authz.healthtech.dev/policy-name": "partner",
+    "authz.healthtech.dev/client-id": "trusted-partner-app",
+}
+
+
 def wanted(**certificate: Any) -> tuple[Subject, ClientPolicy]:
     made = subject(certificate={"source": "Issued", **certificate})
     assert made.policy is not None
@@ -76,7 +83,8 @@ def test_new_secret_is_exactly_this() -> None:
                 REQUEST: "r1",
                 REVISION: "3",
                 APPLIED: '{"labels":["team"],"annotations":["example.com/note"]}',
-            },
+            }
+            | MARKS,
             "ownerReferences": [OURS],
         },
         "data": encoded(FILES),
@@ -129,7 +137,7 @@ def test_what_a_template_no_longer_has_goes_and_what_others_put_there_stays(
     assert not is_dressed(found, subject, policy)
     dressed = dress(found, subject, policy)
     assert set(dressed["labels"]) - set(LABELS) == labels
-    assert set(dressed["annotations"]) - {OWNER, REQUEST, REVISION} == annotations
+    assert set(dressed["annotations"]) - {OWNER, REQUEST, REVISION, *MARKS} == annotations
     assert is_dressed(dressed, subject, policy), "and it is done once"
 
 
@@ -264,7 +272,7 @@ def test_template_cannot_speak_for_the_operator() -> None:
     forged = {OWNER: "uid-9", REQUEST: "forged", REVISION: "99", RENEWED: "now", APPLIED: "{}"}
     of, wish = wanted(secretTemplate={"labels": {"app.kubernetes.io/managed-by": "x"}, "annotations": forged})
     new = body(None, of, wish, files=FILES, request="r1", revision=1)
-    assert new["metadata"]["annotations"] == {OWNER: "uid-1", REQUEST: "r1", REVISION: "1"}
+    assert new["metadata"]["annotations"] == {OWNER: "uid-1", REQUEST: "r1", REVISION: "1"} | MARKS
     assert new["metadata"]["labels"] == LABELS
     assert is_dressed(new["metadata"], of, wish)
 
