@@ -15,7 +15,7 @@ from authz.assembly import platform_of
 from authz.core.cautions import cautions_on
 from authz.edge.cautions import cautions_of
 from authz.edge.manifests import TEXT_MAX_CHARACTERS, Unreadable
-from authz.edge.policy_files import Manifest, manifest_files, read_file, read_manifests
+from authz.edge.policy_files import Manifest, manifest_files, read_file, read_manifests, real_path
 from authz.edge.settings import load
 from authz.edge.source import Cautions
 from authz.policy import FieldError, Source
@@ -140,7 +140,10 @@ def _lint(paths: Iterable[Path], ceilings: tuple[Ceiling, ...], cautions_for: Ca
 def _files(paths: Iterable[Path]) -> Iterable[Path]:
     """Return each file once, however often it is named."""
     files = (file for path in paths for file in ((STANDARD_INPUT,) if path == STANDARD_INPUT else manifest_files(path)))
-    return {file if file == STANDARD_INPUT else file.resolve(): file for file in files}.values()
+    found: dict[Path, Path] = {}
+    for file in files:
+        found.setdefault(file if file == STANDARD_INPUT else real_path(file), file)
+    return found.values()
 
 
 def _read(file: Path, ceilings: tuple[Ceiling, ...]) -> tuple[Manifest, ...]:

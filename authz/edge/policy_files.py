@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -55,22 +56,37 @@ class Manifest:
 def manifest_files(path: Path) -> tuple[Path, ...]:
     """Return the manifest files at a path, sorted; hidden ones (as Kubernetes mounts keep) left out.
 
+    Each real file and folder comes once, by its own name rather than a link's, so that no link makes two of one policy.
+
     Raises:
         OSError: the path cannot be read.
     """
     if path.is_file():
         return (path,)
-    return tuple(sorted(_below(path)))
+    found: dict[Path, Path] = {}
+    for real, file in sorted(_below(path, set()), key=lambda one: (one[1].is_symlink(), one[1])):
+        found.setdefault(real, file)
+    return tuple(sorted(found.values()))
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    for entry in folder.iterdir():
+def real_path(path: Path) -> Path:
+    """Return where links lead; of a loop of links, unlike `Path.resolve`, some path in it."""
+    return Path(os.path.realpath(path))
+
+
+def _below(folder: Path, seen: set[Path]) -> Iterator[tuple[Path, Path]]:
+    """Yield the real path and the name of each file; folders are seen once, so that a link to one above ends."""
+    real = real_path(folder)
+    if real in seen:
+        return
+    seen.add(real)
+    for entry in sorted(folder.iterdir(), key=lambda one: (one.is_symlink(), one)):
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            yield from _below(entry)
-        elif entry.suffix in SUFFIXES:
-            yield entry
+            yield from _below(entry, seen)
+        elif entry.suffix.lower() in SUFFIXES:
+            yield real_path(entry) if entry.is_symlink() else real / entry.name, entry
 
 
 def read_file(file: Path, shown: str, ceilings: tuple[Ceiling, ...] = ()) -> tuple[Manifest, ...]:

@@ -14,6 +14,7 @@ from partner import CLIENT_ID, Site, partner_certificate, policy_document
 
 from authz.edge.manifests import TEXT_MAX_CHARACTERS, Unreadable, read_documents
 from authz.edge.policies import PolicyFolder
+from authz.edge.policy_files import manifest_files
 from authz.lint import lint
 from authz.model import Client, Policies, Standing
 from authz.policy.cautions import R4, cautions
@@ -390,6 +391,63 @@ def test_other_kinds_and_hidden_files_are_not_ours(folder: Folder) -> None:
     folder.refresh()
     assert folder.client.standing is Standing.ACTIVE
     assert len(folder.source.errors) == 4
+
+
+LINKS: dict[str, dict[str, str]] = {
+    "to a file": {"current.yaml": "a.yaml"},
+    "to a file, sorted before it": {"0.yaml": "a.yaml"},
+    "to a link": {"current.yaml": "latest.yaml", "latest.yaml": "a.yaml"},
+    "to the folder itself": {"team": "."},
+    "to the folder itself, twice": {"team": ".", "other": "."},
+    "to itself": {"team": "team"},
+    "to a folder of a file": {"0": "z"},
+}
+
+
+@pytest.mark.parametrize("links", LINKS.values(), ids=LINKS.keys())
+def test_each_real_file_is_read_once_by_lint_and_service_alike(site: Site, links: dict[str, str]) -> None:
+    site.write()
+    base = site.folder / "policies"
+    site.policy_file().rename(base / "a.yaml")
+    (base / "z").mkdir()
+    (base / "z" / "second.YAML").write_text(yaml.safe_dump(policy_document("second")))
+    for name, target in links.items():
+        (base / name).symlink_to(target)
+    source = PolicyFolder(base, may_shadow=True)
+    policies = source.refresh()
+    assert policies is not None
+    assert standings(policies, CLIENT_ID, "second") == {CLIENT_ID: "active", "second": "active"}
+    assert source.errors == ()
+    assert (lint((base,)).errors, lint((base,)).policies) == ((), 2)
+    assert base / "a.yaml" in manifest_files(base), "its own name, which outlives the links"
+
+
+def test_file_behind_links_of_a_mount_keeps_its_last_good_version(site: Site) -> None:
+    """As the kubelet swaps `..data`: the file is another one, and still the version before of the same policy."""
+    site.write()
+    base = site.folder / "policies"
+    for name, text in (("..1", site.policy_file().read_text()), ("..2", "{")):
+        (base / name).mkdir()
+        (base / name / "app.yaml").write_text(text)
+    site.policy_file().unlink()
+    (base / "..data").symlink_to("..1")
+    (base / "app.yaml").symlink_to("..data/app.yaml")
+    source = PolicyFolder(base, may_shadow=True)
+    for target in ("..1", "..2"):
+        (base / "..next").symlink_to(target)
+        (base / "..next").replace(base / "..data")
+        policies = source.refresh()
+        assert policies is not None
+        assert policies.by_fingerprint[MINE].client.standing is Standing.ACTIVE
+    assert len(source.errors) == 1
+
+
+def test_link_to_itself_is_told_and_no_traceback(site: Site) -> None:
+    site.write()
+    (site.folder / "policies" / "loop.yaml").symlink_to("loop.yaml")
+    source = PolicyFolder(site.folder / "policies", may_shadow=True)
+    assert source.refresh() is not None
+    assert len(source.errors) == 1
 
 
 def test_single_file_is_a_source_too(site: Site) -> None:
