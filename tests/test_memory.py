@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import product
+from itertools import islice, product
 from urllib.parse import quote
 
 import pytest
@@ -15,13 +16,18 @@ from cryptography.x509.oid import NameOID
 from partner import Site, check_request, xfcc
 from test_serve import CERTIFICATE, Service, fresh_token, serving
 
-from authz.core.bearer import TOKEN_MAX_CHARACTERS
+from authz.core.address import BUCKETS_MAX
+from authz.core.bearer import CLAIM_MAX_CHARACTERS, TOKEN_MAX_CHARACTERS
 from authz.wire.pb.envoy.service.auth.v3.external_auth_pb2 import CheckRequest
 
 LONGEST = 60 * 1024  # of all headers, as Envoy lets them pass
 ROUNDS = 400
 TOKENS = 800  # as many as fill what is bounded
+SUBJECTS = 4_000
+AT_ONCE = 4
 GROWTH = 1.3
+GROWTH_TOGETHER = 1.6  # each has a room of its own, and all of them are full
+Attack = tuple[Iterable[CheckRequest], set[str]]  # what is asked, and the reasons that may be answered
 
 
 @pytest.fixture
@@ -30,14 +36,21 @@ async def service(site: Site) -> AsyncIterator[Service]:
         yield service
 
 
-async def growth(service: Service, messages: Iterable[CheckRequest], reason: str) -> float:
-    """Return how many times the memory is what it was, after all these; each is answered so."""
+async def growth(service: Service, *attacks: Attack) -> float:
+    """Return how many times the memory is what it was, after all these; each message is answered as expected."""
     for _ in range(ROUNDS):
         assert await service.reason() == "allowed"
     before_kib = service.resident_kib()
-    for message in messages:
-        assert await service.reason(message) == reason
+    for messages, reasons in attacks:
+        for some in batched(messages, AT_ONCE):
+            assert set(await asyncio.gather(*map(service.reason, some))) <= reasons
     return service.resident_kib() / before_kib
+
+
+def batched(messages: Iterable[CheckRequest], size: int) -> Iterator[list[CheckRequest]]:
+    left = iter(messages)
+    while some := list(islice(left, size)):
+        yield some
 
 
 def stranger(number: int, key: ec.EllipticCurvePrivateKey) -> str:
@@ -51,12 +64,16 @@ def stranger(number: int, key: ec.EllipticCurvePrivateKey) -> str:
     return f'Hash={made.fingerprint(hashes.SHA256()).hex()};Cert="{quote(pem, safe="")}"'
 
 
-async def test_strangers_certificates_with_thousands_of_names_are_not_kept(service: Service) -> None:
+def strangers() -> Attack:
     key = ec.generate_private_key(ec.SECP256R1())
     headers = [stranger(number, key) for number in range(ROUNDS)]
     assert all(50_000 < len(header) <= LONGEST for header in headers)
     messages = (check_request(bearer=fresh_token(), forwarded=header) for header in headers)
-    assert await growth(service, messages, "certificate_unknown") < GROWTH
+    return messages, {"certificate_unknown"}
+
+
+async def test_strangers_certificates_with_thousands_of_names_are_not_kept(service: Service) -> None:
+    assert await growth(service, strangers()) < GROWTH
 
 
 def filtered(number: int) -> str:
@@ -73,8 +90,39 @@ def filtered(number: int) -> str:
     return fresh_token(scope=" ".join(["patient/Patient.read", *scopes]))
 
 
+def tokens() -> Attack:
+    made = [filtered(number) for number in range(TOKENS)]
+    assert all(11_000 < len(token) <= TOKEN_MAX_CHARACTERS for token in made)
+    return (check_request(bearer=token, forwarded=xfcc(CERTIFICATE)) for token in made), {"allowed"}
+
+
 async def test_tokens_with_many_filters_are_kept_up_to_a_bound(service: Service) -> None:
-    tokens = [filtered(number) for number in range(TOKENS)]
-    assert all(11_000 < len(token) <= TOKEN_MAX_CHARACTERS for token in tokens)
-    messages = (check_request(bearer=token, forwarded=xfcc(CERTIFICATE)) for token in tokens)
-    assert await growth(service, messages, "allowed") < GROWTH
+    assert await growth(service, tokens()) < GROWTH
+
+
+def addresses() -> Attack:
+    """Ask from more networks than are remembered, each of which owes an hour's quota."""
+    networks = (f"2001:db8:{number >> 8:x}:{number & 255:x}::1" for number in range(3 * BUCKETS_MAX))
+    return (check_request(forwarded=None, address=one) for one in networks), {"certificate_missing", "quota_exceeded"}
+
+
+def headers() -> Attack:
+    """Ask with tokens of one client whose subjects are as long as what is kept of a header, each another."""
+    subjects = (f"{number:0{CLAIM_MAX_CHARACTERS}}" for number in range(SUBJECTS))
+    made = (fresh_token(sub=subject) for subject in subjects)
+    return (check_request(bearer=token, forwarded=xfcc(CERTIFICATE)) for token in made), {"allowed"}
+
+
+@pytest.fixture
+async def strict(site: Site) -> AsyncIterator[Service]:
+    async with serving(site, quota={"anonymous": {"requests": 1, "per": "1h"}}) as service:
+        yield service
+
+
+@pytest.mark.parametrize("attack", [addresses, headers])
+async def test_whatever_is_made_up_is_kept_up_to_a_bound(strict: Service, attack: Callable[[], Attack]) -> None:
+    assert await growth(strict, attack()) < GROWTH
+
+
+async def test_all_attacks_together_have_a_bound(strict: Service) -> None:
+    assert await growth(strict, addresses(), strangers(), tokens(), headers()) < GROWTH_TOGETHER

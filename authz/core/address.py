@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
 ANONYMOUS: Final = "address:"  # how the keys of quotas begin that no client owns
+BUCKETS_MAX: Final = 10_000  # addresses that each memory of quotas keeps: anybody can make up more, at some 0.5 kB each
 UNKNOWN: Final = f"{ANONYMOUS}unknown"
 _NETWORK: Final = "/64"
 _MAX_CHARACTERS: Final = 80  # an IPv6 address with a zone, in brackets, with a port, in quotes

@@ -21,7 +21,10 @@ from authz.wire.response import ALWAYS_REMOVED, Answered, Headers, reason_of
 
 # gRPC codes by HTTP status (google.rpc.Code); Envoy looks only at whether it is OK.
 _CODES: Final = {400: 3, 401: 16, 403: 7, 429: 8, 503: 14}
-_PARTS_MAX: Final = 8_192  # of each kind
+# Parts that are kept, of each kind; full of the longest they are 6 MB together.
+_PARTS_MAX: Final = 4_096
+_LONG_PARTS_MAX: Final = 512
+_SHORT_MAX_CHARACTERS: Final = 128
 _VALUE_MAX_CHARACTERS: Final = 1_024  # of a part that is kept: a token says what becomes a header, with kB of scopes
 _ID: Final = "x-decision-id"
 _PLACEHOLDER: Final = b"0" * 32  # as long as every decision id, so that the lengths around it stay true
@@ -50,9 +53,7 @@ def encode(answered: Answered, verdict: Verdict, decision_id: str) -> bytes:
 
 def _allowed(answered: Answered, decision_id: str) -> list[bytes]:
     parts = [
-        _upstream_header(name, value)
-        if len(value) <= _VALUE_MAX_CHARACTERS
-        else _upstream_header.__wrapped__(name, value)
+        _upstream_header(name, value) if len(value) <= _SHORT_MAX_CHARACTERS else _long_upstream_header(name, value)
         for name, value in answered.upstream.items()
         if name != _ID
     ]
@@ -89,6 +90,14 @@ def _upstream_header(name: str, value: str) -> bytes:
     response = CheckResponse()
     _set_headers(response.ok_response.headers, {name: value})
     return response.SerializeToString()
+
+
+_kept_long_upstream_header = lru_cache(maxsize=_LONG_PARTS_MAX)(_upstream_header.__wrapped__)
+
+
+def _long_upstream_header(name: str, value: str) -> bytes:
+    kept = len(value) <= _VALUE_MAX_CHARACTERS
+    return _kept_long_upstream_header(name, value) if kept else _upstream_header.__wrapped__(name, value)
 
 
 @lru_cache(maxsize=_PARTS_MAX)

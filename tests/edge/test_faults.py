@@ -335,6 +335,11 @@ async def test_plans_of_clients_are_bounded_and_the_oldest_go_first(
     for number in range(25):
         await place.store.spend(f"k{number}", COUNTED, now_us=NOW_US)
     assert list(place.store.plans) == [f"k{number}" for number in range(15, 25)]
+    monkeypatch.setattr(redis, "BUCKETS_MAX", 5)
+    for number in range(25):
+        await place.store.spend(f"address:{number}", COUNTED, now_us=NOW_US)
+    assert list(place.store.address_plans) == [f"address:{number}" for number in range(20, 25)]
+    assert len(place.store.plans) == 10, "no address pushes out a client"
 
 
 # ---- what is owed -----------------------------------------------------------------------------------------------

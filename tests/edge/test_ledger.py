@@ -5,6 +5,7 @@ from __future__ import annotations
 from partner import NOW_US
 from quotas import MONTHLY, NGINX
 
+from authz.core.address import ANONYMOUS, BUCKETS_MAX
 from authz.core.quota import admit
 from authz.edge.store import ledger
 from authz.edge.store.ledger import AT_ONCE, Ledger
@@ -31,6 +32,13 @@ def test_full_ledger_forgets_the_oldest_and_no_address_makes_it_forget_a_client(
     owing(accounts, "client-10")
     assert plans[0].account is None
     assert len(accounts) == 20
+
+
+def test_addresses_have_a_small_room() -> None:
+    accounts = Ledger()
+    for number in range(BUCKETS_MAX + 100):
+        owing(accounts, f"{ANONYMOUS}{number}")
+    assert (len(accounts), accounts.forgotten) == (BUCKETS_MAX, 100)
 
 
 def test_every_key_gets_its_turn() -> None:

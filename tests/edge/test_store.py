@@ -15,6 +15,7 @@ from quotas import LIMIT_SETS, MONTHLY, SECOND
 from quotas import SLOW as STEADY
 from redis_server import RedisServer
 
+from authz.core.address import ANONYMOUS, BUCKETS_MAX
 from authz.core.quota import Exceeded, Unknown, Within, share
 from authz.edge.settings import StoreSettings
 from authz.edge.store import Store
@@ -163,6 +164,28 @@ async def test_memory_forgets_the_expired_first_and_never_grows() -> None:
     assert store.forgotten == 90
     await store.close()
     assert len(store) == 0
+
+
+ADDRESSES = [f"{ANONYMOUS}2001:db8:{number:x}::/64" for number in range(BUCKETS_MAX + 100)]
+HOURLY = (rate_limit(name="anonymous", requests=1, per_us=3_600 * SECOND),)
+
+
+def test_addresses_that_anybody_can_make_up_have_a_small_room_of_their_own() -> None:
+    store = MemoryStore()
+    store.charge("client", HOURLY, now_us=NOW_US)
+    for address in ADDRESSES:
+        store.charge(address, HOURLY, now_us=NOW_US)
+    assert len(store) == BUCKETS_MAX + 1
+    assert isinstance(store.charge("client", HOURLY, now_us=NOW_US), Exceeded)
+
+
+async def test_refusals_of_addresses_are_remembered_up_to_a_bound_and_push_out_no_client() -> None:
+    limiter = Limiter(MemoryStore())
+    for key in ("client", *ADDRESSES):
+        await limiter.spend(key, HOURLY, now_us=NOW_US)
+    remembered = [key for key in ADDRESSES if limiter.known(key, HOURLY, now_us=NOW_US)]
+    assert remembered == ADDRESSES[-BUCKETS_MAX:]
+    assert limiter.known("client", HOURLY, now_us=NOW_US) is not None
 
 
 def test_one_replica_has_the_whole() -> None:

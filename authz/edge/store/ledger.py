@@ -6,11 +6,11 @@ from collections import OrderedDict
 from itertools import islice
 from typing import Final
 
-from authz.core.address import ANONYMOUS
+from authz.core.address import ANONYMOUS, BUCKETS_MAX
 from authz.core.debts import Account
 from authz.edge.store.script import Plan
 
-KEYS_MAX: Final = 100_000  # of clients, and of addresses; about 0.7 kB each
+KEYS_MAX: Final = 100_000  # of clients; about 0.7 kB each
 AT_ONCE: Final = 256  # debits in a round of the background: four flushes
 ROUND_S: Final = 0.05
 
@@ -34,7 +34,7 @@ class Ledger:
         """Return the account of a key; a new one if it has none."""
         if plan.account is None:
             room = self._room(key)
-            if len(room) >= self._keys_max:
+            if len(room) >= (self._keys_max if room is self._clients else min(self._keys_max, BUCKETS_MAX)):
                 _, oldest = room.popitem(last=False)
                 oldest.account = None
                 self.forgotten += 1

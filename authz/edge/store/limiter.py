@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from authz.core.address import ANONYMOUS, BUCKETS_MAX
 from authz.core.cache import Bounded
 from authz.core.debts import Account
 from authz.core.quota import SECOND_US, Exceeded, Level, Unknown, Within, share
@@ -18,7 +19,7 @@ from authz.edge.store.place import MEMORY, read_place
 from authz.edge.store.redis import RedisStore
 from authz.policy.limits import Limit, OnStoreFailure
 
-DENIED_MAX: Final = 50_000
+DENIED_MAX: Final = 50_000  # clients; a flood of addresses has a room of its own
 KNOWN_US: Final = 5 * SECOND_US  # a refusal is looked up again after this, so that a reset of the counters takes effect
 
 
@@ -45,6 +46,7 @@ class Limiter:
         self._replicas = replicas
         self._clock = clock
         self._denied: Bounded[str, _Denied] = Bounded(DENIED_MAX)
+        self._denied_addresses: Bounded[str, _Denied] = Bounded(BUCKETS_MAX)
         self._shares: Bounded[str, tuple[tuple[Limit, ...], tuple[Limit, ...]]] = Bounded(DENIED_MAX)
         self.remembered = 0  # refusals that asked nobody
         self.shadowed = 0  # calls that a quota in Shadow mode would have refused
@@ -57,7 +59,7 @@ class Limiter:
 
     def known(self, key: str, limits: tuple[Limit, ...], *, now_us: int) -> Exceeded | None:
         """Return the refusal that `spend` would certainly answer, without any I/O; None if that is not known."""
-        found = self._denied.peek(key)
+        found = self._room(key).peek(key)
         if found is None or (found.limits is not limits and found.limits != limits):
             return None
         at_us = self._at(now_us)
@@ -88,16 +90,20 @@ class Limiter:
 
     def _remember(self, key: str, limits: tuple[Limit, ...], asked_us: int, exceeded: Exceeded) -> None:
         until_us = asked_us + min(exceeded.wait_us, KNOWN_US)
-        self._denied.put(key, _Denied(limits, asked_us, until_us, exceeded))
+        self._room(key).put(key, _Denied(limits, asked_us, until_us, exceeded))
+
+    def _room(self, key: str) -> Bounded[str, _Denied]:
+        return self._denied_addresses if key.startswith(ANONYMOUS) else self._denied
 
     def _without_store(
         self, unknown: Unknown, key: str, limits: tuple[Limit, ...], now_us: int
     ) -> Within | Exceeded | Unknown:
-        found = self._shares.get(key)
+        sharer = ANONYMOUS if key.startswith(ANONYMOUS) else key  # all addresses have the same limits
+        found = self._shares.get(sharer)
         if found is None or found[0] is not limits:
             counted = tuple(limit for limit in limits if limit.on_store_failure is OnStoreFailure.LOCAL)
             found = limits, share(counted, self._replicas)
-            self._shares.put(key, found)
+            self._shares.put(sharer, found)
         if any(limit.on_store_failure is OnStoreFailure.CLOSED and limit.enforced for limit in limits):
             self.closed += 1
             return unknown

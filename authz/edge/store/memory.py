@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
-from authz.core.address import ANONYMOUS
+from authz.core.address import ANONYMOUS, BUCKETS_MAX
 from authz.core.quota import Exceeded, Level, State, Within, expires_us, levels_at, spend
 from authz.policy.limits import Limit
 
-KEYS_MAX: Final = 100_000  # of clients, and of addresses; about 0.5 kB each
+KEYS_MAX: Final = 100_000  # of clients; about 0.5 kB each
 _SWEEP: Final = 8  # entries looked at for each new key: more than come in, so expired ones cannot pile up
 
 
@@ -22,7 +22,7 @@ class MemoryStore:
 
     def __init__(self, keys_max: int = KEYS_MAX) -> None:
         self._clients = _Room(keys_max)
-        self._addresses = _Room(keys_max)
+        self._addresses = _Room(min(keys_max, BUCKETS_MAX))
 
     def __len__(self) -> int:
         return len(self._clients.states) + len(self._addresses.states)

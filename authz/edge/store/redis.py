@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Final
 
+from authz.core.address import ANONYMOUS, BUCKETS_MAX
 from authz.core.quota import Admission, Exceeded, Unknown, Within, require_affordable
 from authz.edge import clock
 from authz.edge.metrics import Number
@@ -23,7 +24,7 @@ from authz.edge.store.script import Plan, read_told, redis_key
 from authz.edge.store.topology import Topology, open_topology
 from authz.policy.limits import Limit
 
-PLANS_MAX: Final = 100_000  # about 0.7 kB each
+PLANS_MAX: Final = 100_000  # of clients; about 0.7 kB each
 
 
 class RedisStore:
@@ -44,6 +45,7 @@ class RedisStore:
         self._replicas = replicas
         self._timeout_s = timeout_s
         self.plans: OrderedDict[str, tuple[Plan, Leasing | None]] = OrderedDict()
+        self.address_plans: OrderedDict[str, tuple[Plan, Leasing | None]] = OrderedDict()
         self._topology: Topology | None = None
         self._running: tuple[asyncio.Task[None], ...] = ()
         self.ledger = Ledger()
@@ -61,7 +63,7 @@ class RedisStore:
         del now_us  # Redis has a clock of its own, the same for all replicas
         if not limits:
             return Within(())
-        kept = self.plans.get(key)
+        kept = self.plans.get(key) or self.address_plans.get(key)
         plan, leasing = kept if kept is not None and kept[0].limits is limits else self._plan(key, limits)
         if cost != 1:
             require_affordable(limits, cost)
@@ -95,12 +97,14 @@ class RedisStore:
                     node.repay(plan)
 
     def _plan(self, key: str, limits: tuple[Limit, ...]) -> tuple[Plan, Leasing | None]:
-        if len(self.plans) >= PLANS_MAX and key not in self.plans:
-            self.plans.popitem(last=False)  # of a plain dict, the first is found behind all that were deleted
+        is_address = key.startswith(ANONYMOUS)
+        plans, most = (self.address_plans, BUCKETS_MAX) if is_address else (self.plans, PLANS_MAX)
+        if len(plans) >= most and key not in plans:
+            plans.popitem(last=False)  # of a plain dict, the first is found behind all that were deleted
         leasing = Leasing(limits, self._replicas, self.leases) if lease.tau_us(limits) else None
         plan = Plan(self.redis_key(key), limits)
         self.ledger.follow(key, plan)
-        kept = self.plans[key] = plan, leasing
+        kept = plans[key] = plan, leasing
         return kept
 
     def redis_key(self, key: str) -> bytes:
