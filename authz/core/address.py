@@ -13,7 +13,7 @@ UNKNOWN: Final = f"{ANONYMOUS}unknown"
 _NETWORK: Final = "/64"
 _MAX_CHARACTERS: Final = 80  # an IPv6 address with a zone, in brackets, with a port, in quotes
 _KNOWN_MAX: Final = 1_024  # addresses, some 300 bytes each; a miss costs 4 µs
-_PORT: Final = re.compile(r":[0-9]{1,5}\Z")
+_PORT: Final = re.compile(r":[0-9]{0,5}\Z")  # empty, too: RFC 3986 section 3.2.3
 _NAT64: Final = IPv6Network("64:ff9b::/96")  # RFC 6052 section 2.1
 
 
