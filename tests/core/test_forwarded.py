@@ -117,3 +117,18 @@ def test_quoting_is_undone_exactly(subjects: list[str]) -> None:
 
     header = ",".join(f"Cert={quoted(subject)}" for subject in subjects)
     assert [element.cert for element in forwarded.parse(header)] == subjects
+
+
+@given(st.text('\\ab"', max_size=12))
+def test_backslash_escapes_the_next_character(value: str) -> None:
+    escaped = "".join(f"\\{one}" for one in value)
+    (element,) = forwarded.parse(f'Cert="{escaped}"')
+    assert element.cert == value
+
+
+def test_header_full_of_escapes_is_read() -> None:
+    escapes = "\\a" * 32_000
+    (element,) = forwarded.parse(f'Hash={H};Subject="{escapes}";URI=u')
+    assert element == Element(H, None, ("u",), ends_with_uri=True)
+    with pytest.raises(Refused):
+        forwarded.parse(f'Hash={H};Subject="{escapes}')
