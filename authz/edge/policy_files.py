@@ -20,6 +20,7 @@ from authz.policy.document import Metadata
 SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 _GROUP: Final = API_VERSION.partition("/")[0]
 _LISTS: Final = ("List", f"{KIND}List")
+_OTHERS: Final = ("TokenRevocation",)  # of our group, and no policies
 _OF_A_LIST: Final = frozenset({"apiVersion", "kind", "metadata", "items"})
 _LOOK_ALIKES: Final = ("clientpolicy", "clientpolicies", "clientpolicylist", "cpol")
 # A slip of a letter or two; kinds and groups of others (ClientTrafficPolicy, audit.healthtech.dev) stay below.
@@ -140,11 +141,20 @@ def _is_ours(value: object) -> bool:
     if not isinstance(value, dict):
         return True
     kind, version = value.get("kind"), value.get("apiVersion")
-    if not isinstance(kind, str) or kind in _LISTS:
+    if not isinstance(kind, str) or kind in _LISTS or _is_misspelt_list(value):
         return True
+    if version == API_VERSION and kind in _OTHERS:
+        return False
     group = version.partition("/")[0].casefold() if isinstance(version, str) else ""
     letters = "".join(filter(str.isalpha, kind)).casefold()
     return _alike(group, _GROUP) >= _GROUP_ALIKE or any(_alike(letters, one) >= _KIND_ALIKE for one in _LOOK_ALIKES)
+
+
+def _is_misspelt_list(value: Mapping[str, object]) -> bool:
+    kind = value.get("kind")
+    return (
+        isinstance(kind, str) and kind != "List" and kind.casefold() == "list" and isinstance(value.get("items"), list)
+    )
 
 
 def _alike(one: str, other: str) -> float:
@@ -167,6 +177,8 @@ def _manifest(file: Path, position: int, document: Document, shown: str, ceiling
 
 def _judged(value: object, ceilings: tuple[Ceiling, ...]) -> tuple[ClientPolicy | None, tuple[FieldError, ...]]:
     """Return the policy, or what is wrong with it."""
+    if _is_misspelt_list(map_of(value)):
+        return None, (FieldError(path=("kind",), message="expected `List`"),)
     if map_of(value).get("kind") in _LISTS:
         return None, (FieldError(path=("items",), message="expected a list of ClientPolicies"),)
     return within(parse(value), ceilings)

@@ -317,6 +317,15 @@ def test_list_that_says_what_no_list_does_deletes_nothing(folder: Folder, items:
     assert error.endswith(": expected a list of ClientPolicies")
 
 
+@pytest.mark.parametrize("kind", ["list", "LIST"])
+def test_list_that_is_misspelt_is_told_and_deletes_nothing(folder: Folder, kind: str) -> None:
+    folder.text(listed(ALICE, BOB))
+    folder.text(listed(ALICE, kind=kind))
+    assert standings(folder.policies, "alice", "bob") == {"alice": "active", "bob": "active"}
+    (error,) = folder.source.errors
+    assert error.endswith(": kind: expected `List`")
+
+
 NEAR_MISSES: dict[str, dict[str, Any]] = {
     "plural": {"kind": "ClientPolicies"},
     "lower case": {"kind": "clientpolicy"},
@@ -360,6 +369,8 @@ FOREIGN = [
     ("security.istio.io/v1", "AuthorizationPolicy"),
     ("audit.healthtech.dev/v1", "AuditPolicy"),
     ("v1", "ConfigMapList"),
+    ("v1", "list"),
+    ("authz.healthtech.dev/v1alpha1", "TokenRevocation"),
     ("v1", "x" * 1_000),
 ]
 
