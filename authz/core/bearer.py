@@ -185,7 +185,7 @@ def _require_audience(audience: object, issuer: Issuer) -> None:
 
 def _instant_us(claims: dict[str, object], name: str) -> int | None:
     value = claims.get(name)
-    if value is None and name not in claims:
+    if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _malformed(f"`{name}` is not a number")

@@ -61,10 +61,10 @@ def _read_key(entry: object) -> VerificationKey:
         raise ValueError("key type is not one of RSA, EC, OKP")
     if "d" in entry:
         raise ValueError("it is a private key; whoever could read this document can sign")
-    if entry.get("use", "sig") != "sig":
+    if entry.get("use") not in (None, "sig"):
         raise ValueError("`use` is not `sig`")
-    operations = entry.get("key_ops", ["verify"])
-    if not isinstance(operations, list) or "verify" not in operations:
+    operations = entry.get("key_ops")
+    if operations is not None and (not isinstance(operations, list) or "verify" not in operations):
         raise ValueError("`key_ops` does not allow `verify`")
     kid = entry.get("kid")
     if kid is not None and (not isinstance(kid, str) or len(kid) > _KID_MAX_CHARACTERS):

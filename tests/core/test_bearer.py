@@ -460,6 +460,17 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.parametrize("name", ["iat", "nbf"])
+def test_optional_instant_that_is_null_is_absent(name: str) -> None:
+    assert verify(raw_token(RS, claims() | {name: None})).not_before_us is None
+
+
+def test_expiry_that_is_null_is_malformed() -> None:
+    with pytest.raises(Refused) as refused:
+        verify(raw_token(RS, claims() | {"exp": None}))
+    assert refused.value.reason is Reason.TOKEN_MALFORMED
+
+
 @given(st.sampled_from(sorted(claims() | {"nbf": 0, "cnf": 0, "scp": 0})), JSON)
 def test_any_value_of_any_claim_is_verified_or_refused(name: str, value: Any) -> None:
     try:

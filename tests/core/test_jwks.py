@@ -95,6 +95,13 @@ def test_one_key_listed_twice_is_one(key: Any, kid: str | None, expected: int) -
     assert len(keyset.fitting(kid, "RS256")) == len(keyset.thumbprints) == expected
 
 
+@pytest.mark.parametrize("member", ["use", "key_ops", "alg", "kid"])
+def test_member_that_is_null_is_absent(member: str) -> None:
+    keyset, warnings = read_keys(json.dumps({"keys": [GOOD | {member: None}]}).encode(), 1)
+    assert [key.algorithms >= {"RS256", "PS256"} for key in keyset.keys] == [True]
+    assert warnings == ()
+
+
 LEFT_OUT = {
     "encryption": jwk(rsa_key(), "x", use="enc"),
     "key_ops": jwk(rsa_key(), "x", key_ops=["sign"]),
