@@ -344,13 +344,18 @@ def test_overwriting_again_and_again_meets_growing_pauses() -> None:
     assert condition_of(world.status, "Ready")["status"] == "True"
 
 
-def test_pause_ends_by_itself_at_the_instant_that_it_tells() -> None:
+def emptied_four_times() -> World:
     world = world_of()
     for _ in range(4):
         world.secret = None
         running = operator(world)
         while next(running) is not None:
             pass
+    return world
+
+
+def test_pause_ends_by_itself_at_the_instant_that_it_tells() -> None:
+    world = emptied_four_times()
     planned = plan(world.subject, world.observe(), world.now)
     assert planned.again == world.now + timedelta(seconds=5)
     world.now = planned.again
@@ -359,12 +364,7 @@ def test_pause_ends_by_itself_at_the_instant_that_it_tells() -> None:
 
 
 def test_clock_that_is_set_back_makes_no_pause_longer() -> None:
-    world = world_of()
-    for _ in range(4):
-        world.secret = None
-        running = operator(world)
-        while next(running) is not None:
-            pass
+    world = emptied_four_times()
     world.now -= timedelta(minutes=30)
     again = plan(world.subject, world.observe(), world.now).again
     assert again is not None
