@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from authz.policy import ClientPolicy, Source, parse
 from authz.policy.ceilings import beyond
@@ -36,6 +36,7 @@ from clientpolicy_operator.tell import Events
 from clientpolicy_operator.territory import Territory
 from clientpolicy_operator.timing import PATIENCE
 from clientpolicy_operator.trust import Trust
+from clientpolicy_operator.visit import Signed, View, Visit, Visited
 
 logger = logging.getLogger(__name__)
 
@@ -44,37 +45,6 @@ OTHERS_LOOK: Final = timedelta(minutes=1)  # until it is asked again whether a n
 _NAMES: Final[dict[type[Action], str]] = {
     **dict.fromkeys((Record, Inherit, Store, Dress, Discard), "the Secret"), Delegate: "the Certificate",
 }  # fmt: skip
-
-
-@dataclass(slots=True)
-class _View:
-    """What has been read in this visit; None where it is to be read again."""
-
-    subject: Subject
-    status: Document
-    version: str
-    secret: Document | None = None
-    certificate: Document | None = None
-
-
-@dataclass(slots=True)
-class _Visit:
-    failure: Blocked | None = None  # of the round before
-    done: set[type[Action]] = field(default_factory=set)  # since somebody else last wrote
-    reported: int | None = None
-
-
-class Visited(NamedTuple):
-    again: datetime | None  # when to look again; None: only an edit changes anything
-    reported: int | None = None  # the generation that a status was written for
-
-
-class _Signed(NamedTuple):
-    """A certificate that is in the ledger and in no Secret yet."""
-
-    uid: str
-    held: Held
-    files: dict[str, bytes]
 
 
 class Reconciler:
@@ -99,7 +69,7 @@ class Reconciler:
         self._poll = settings.certificates.poll
         self._resync = settings.certificates.resync
         self._pace = Pace(settings.certificates.signings_per_second)
-        self._signed: dict[Key, _Signed] = {}
+        self._signed: dict[Key, Signed] = {}
         self.seen: dict[Key, str] = {}  # resourceVersions of Secrets as they were last looked at; "": there was none
         self._recorded: dict[str, datetime] = {}  # fingerprints that this process signed just now
         self.is_alone = False  # nobody else signs: we hold the Lease
@@ -130,7 +100,7 @@ class Reconciler:
     async def _visit(self, key: Key) -> Visited:
         if await self._territory.other(key[0]) is not None:
             return Visited(clock.now() + min(self._resync, OTHERS_LOOK) * (0.75 + clock.share() / 4))
-        visit = _Visit()
+        visit = Visit()
         for _ in range(ROUNDS_MAX):
             try:
                 done = await self._round(key, visit)
@@ -148,7 +118,7 @@ class Reconciler:
                 return Visited(done.again, visit.reported)
         raise Conflict(f"{'/'.join(key)}: others write as often as we do")
 
-    async def _round(self, key: Key, visit: _Visit) -> Plan | None:
+    async def _round(self, key: Key, visit: Visit) -> Plan | None:
         """Look, plan, act; return what it came to, None where it is to be looked at again."""
         before = self._roster.get(key)
         view = await self._look(key)
@@ -181,14 +151,14 @@ class Reconciler:
         poll = clock.now() + self._poll
         return min(poll, planned.again) if planned.again is not None else poll
 
-    async def _look(self, key: Key) -> _View | None:
+    async def _look(self, key: Key) -> View | None:
         found = await self._api.get(policies_path(key[0], key[1]))
         if found is None or map_metadata(found).get("deletionTimestamp"):
             return None
         self._roster.note(found)
         return self._view(key, found)
 
-    def _view(self, key: Key, found: Document) -> _View:
+    def _view(self, key: Key, found: Document) -> View:
         metadata = map_metadata(found)
         read = parse(found)
         policy = read if isinstance(read, ClientPolicy) else None
@@ -204,9 +174,9 @@ class Reconciler:
             csr_fault=csr_fault(policy),
             renew=told.renew_of(metadata),
         )
-        return _View(subject, told.map_of(found.get("status")), str(metadata.get("resourceVersion", "")))
+        return View(subject, told.map_of(found.get("status")), str(metadata.get("resourceVersion", "")))
 
-    async def _plan(self, view: _View, failure: Blocked | None) -> tuple[Plan, Observed]:
+    async def _plan(self, view: View, failure: Blocked | None) -> tuple[Plan, Observed]:
         subject, policy = view.subject, view.subject.policy
         secret: Held | Blocked | None = None
         made = Delegated()
@@ -248,7 +218,7 @@ class Reconciler:
         )
         return plan(subject, observed, self._api.now()), observed
 
-    async def _act(self, view: _View, observed: Observed, actions: tuple[Action, ...]) -> None:
+    async def _act(self, view: View, observed: Observed, actions: tuple[Action, ...]) -> None:
         subject, policy = view.subject, view.subject.policy
         for action in actions:
             match action:
@@ -279,7 +249,7 @@ class Reconciler:
         left, own = self._book.entries(uid), self._book.entries(subject.uid)
         return uid if estate(found, subject, policy, left=left, own=own) else None
 
-    async def _inherit(self, view: _View, policy: ClientPolicy, uid: str) -> None:
+    async def _inherit(self, view: View, policy: ClientPolicy, uid: str) -> None:
         """Copy what of it is valid in the ledger, then make the Secret this policy's."""
         mine, now = view.subject.uid, clock.now()
         for entry in self._book.entries(uid):
@@ -290,14 +260,14 @@ class Reconciler:
         told = {"policy": f"{view.subject.namespace}/{view.subject.name}", "before": uid, "uid": mine}
         logger.warning("a policy that was restored under another UID keeps its certificate", extra=told)
 
-    async def _dress(self, view: _View, policy: ClientPolicy) -> None:
+    async def _dress(self, view: View, policy: ClientPolicy) -> None:
         metadata = map_metadata(view.secret or {})
         wanted = dress(metadata, view.subject, policy)
         changes = merge_patch({part: metadata.get(part) for part in wanted}, wanted)
         changes["resourceVersion"] = metadata.get("resourceVersion")
         await self._api.patch(self._secret_path(view.subject, policy), {"metadata": changes})
 
-    async def _record(self, view: _View, policy: ClientPolicy, observed: Observed, action: Record) -> None:
+    async def _record(self, view: View, policy: ClientPolicy, observed: Observed, action: Record) -> None:
         authority, signer = self._trust.authority, observed.signer
         if authority is None or signer is None or authority.active.sha256 != signer.sha256:
             raise Conflict("the CA has changed")
@@ -326,7 +296,7 @@ class Reconciler:
         files = {"tls.crt": pem_of(certificate), "ca.crt": pem_of(root.certificate)}
         files |= {"tls.key": key_pem(private)} if private is not None else {}
         held = Held(leaf=leaf, request=request_digest(policy), revision=action.revision, renewed=view.subject.renew)
-        self._signed[view.subject.namespace, view.subject.name] = _Signed(view.subject.uid, held, files)
+        self._signed[view.subject.namespace, view.subject.name] = Signed(view.subject.uid, held, files)
         self.signings[action.reason] = self.signings.get(action.reason, 0) + 1
         logger.info("signed", extra={
             "policy": f"{view.subject.namespace}/{view.subject.name}",
@@ -334,7 +304,7 @@ class Reconciler:
             "serial": leaf.serial, "sha256": leaf.sha256, "not_after": told.text(leaf.not_after),
         })  # fmt: skip
 
-    async def _store(self, view: _View, policy: ClientPolicy, action: Store) -> None:
+    async def _store(self, view: View, policy: ClientPolicy, action: Store) -> None:
         """Swap key and certificate in one write; the Secret is the one that was seen, or was not there."""
         subject, old = view.subject, view.secret
         mine = self._signed.get((subject.namespace, subject.name))

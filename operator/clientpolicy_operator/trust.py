@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final
 
 from cryptography import x509
 
@@ -21,11 +19,11 @@ from clientpolicy_operator.authority import (
     Rotation,
     advance,
     decode,
-    encode,
     new_root,
 )
 from clientpolicy_operator.book import Book
 from clientpolicy_operator.bundle import read_roots
+from clientpolicy_operator.ca_secret import ANNOTATION, LABELS, ROTATE, base64_of, secret_body
 from clientpolicy_operator.crls import ORPHANED_AFTER, RevocationLists
 from clientpolicy_operator.facts import Document, Entry, Signer
 from clientpolicy_operator.issue import pem_of
@@ -36,11 +34,6 @@ from clientpolicy_operator.territory import Territory
 from clientpolicy_operator.told import map_of
 
 logger = logging.getLogger(__name__)
-
-ANNOTATION: Final = "authz.healthtech.dev/"
-ROTATE: Final = f"{ANNOTATION}rotate"  # set by a person who wants another root; taken away once it is under way
-LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"  # of a Secret it holds the private key
-LABELS: Final = {"app.kubernetes.io/managed-by": "clientpolicy", "app.kubernetes.io/component": "trust"}
 
 
 class Trust:
@@ -213,7 +206,7 @@ class Trust:
         if self._api.is_skewed:
             return None
         root = new_root(now=clock.now(), life=self._times.life, serial=_serial())
-        body = _secret_body(Authority(active=root), None)
+        body = secret_body(Authority(active=root), None)
         try:
             made = await self._api.create(core_path(self._namespace, "secrets"), body)
         except Conflict:  # another replica made it first
@@ -272,7 +265,7 @@ class Trust:
         secret = self._secret
         assert secret is not None  # noqa: S101 there is one to replace
         path = core_path(self._namespace, "secrets", CA_NAME)
-        self._secret = await self._api.replace(path, _secret_body(authority, secret))
+        self._secret = await self._api.replace(path, secret_body(authority, secret))
         self._authority = authority
 
     async def _recall(self, authority: Authority) -> None:
@@ -314,7 +307,7 @@ class Trust:
         """Write the bundle where it differs; a CRL that is as good as this one stays."""
         path = core_path(namespace, kind, TRUST_NAME)
         found = await self._api.get(path)
-        data = texts if kind == "configmaps" else {name: _base64(text.encode()) for name, text in texts.items()}
+        data = texts if kind == "configmaps" else {name: base64_of(text.encode()) for name, text in texts.items()}
         if found is None:
             body = {"metadata": {"name": TRUST_NAME, "labels": LABELS}, "data": data}
             await self._api.create(core_path(namespace, kind), body)
@@ -333,35 +326,12 @@ def _row(known: Known, one: Told, now: datetime) -> tuple[str, Entry]:
     return known.uid, entry
 
 
-def _secret_body(authority: Authority, old: Document | None) -> Document:
-    data, notes = encode(authority)
-    metadata: dict[str, Any] = dict(map_of(old.get("metadata"))) if old is not None else {"name": CA_NAME}
-    kept = {
-        name: value
-        for name, value in map_of(metadata.get("annotations")).items()
-        if name != LAST_APPLIED and (not name.startswith(ANNOTATION) or (name == ROTATE and authority.upcoming is None))
-    }
-    metadata["labels"] = {**map_of(metadata.get("labels")), **LABELS}
-    metadata["annotations"] = kept | {f"{ANNOTATION}{name}": value for name, value in notes.items()}
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "type": "Opaque" if old is None else old.get("type", "Opaque"),
-        "metadata": metadata,
-        "data": {name: _base64(value) for name, value in data.items()},
-    }
-
-
 def _shape(authority: Authority) -> dict[str, object]:
     return {
         "active": authority.active.sha256,
         "upcoming": authority.upcoming.sha256 if authority.upcoming else None,
         "retired": authority.retired.sha256 if authority.retired else None,
     }
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
 
 
 def _serial() -> int:
