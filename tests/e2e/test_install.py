@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import kube
 import pytest
 from caller import a_partner, answers, gateway
 from cryptography import x509
-from kube import RELEASE, ROOT, SYSTEM, Tenant, get, helm, install, kubectl, pods, run, until
+from kube import CHART, RELEASE, ROOT, SYSTEM, VALUES, Tenant, get, helm, install, kubectl, pods, run, until
 from mesh.pki import Authority
 
 ACCOUNT = f"system:serviceaccount:{SYSTEM}:{RELEASE}-operator"
@@ -79,6 +81,63 @@ def test_install_helm_test_fails_where_authz_allows_too_much(release: bool) -> N
         install()
     assert done.returncode != 0
     assert "FAILED  no certificate, no token: allowed, expected certificate_missing" in done.stdout + done.stderr
+
+
+def test_install_refuses_a_misspelt_key_and_replaces_nothing(release: bool) -> None:
+    def generations() -> list[int]:
+        found = (get("deployment", f"{RELEASE}-{part}") for part in ("authz", "operator"))
+        return [deployment["metadata"]["generation"] for deployment in found if deployment is not None]
+
+    before = generations()
+    for misspelt in ("authz.config.isuers={a}", "operator.config.certificates.worker=4", "ceilings[0].namespace={a}"):
+        command = ["helm", "-n", SYSTEM, "upgrade", RELEASE, str(CHART), "-f", str(VALUES), "--set", misspelt]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode != 0
+        assert misspelt.partition("=")[0].rpartition(".")[2] in done.stderr
+    assert generations() == before
+
+
+def test_install_mistake_that_no_schema_tells_leaves_the_operator_at_work(release: bool, tenant: Tenant) -> None:
+    """Its new pod tells in its status what is wrong; the one before goes on issuing."""
+    (before,) = pods("operator")
+    try:
+        helm("upgrade", RELEASE, str(CHART), "-f", str(VALUES), "--set", "operator.config.authority.life=1h")
+        told = until("the new pod has ended", lambda: [message for pod in pods("operator") for message in ends(pod)])
+        assert "authority: life is at least 2h" in told[0]
+        assert before["metadata"]["uid"] in {pod["metadata"]["uid"] for pod in pods("operator")}
+        tenant.apply("app")
+        tenant.ready("app")
+    finally:
+        install()
+    until("one operator is left", lambda: len(pods("operator")) == 1)
+
+
+def ends(pod: dict[str, Any]) -> list[str]:
+    """Return what the pod's containers said when they ended last."""
+    states = (one.get(key, {}) for one in pod["status"].get("containerStatuses", ()) for key in ("state", "lastState"))
+    return [state["terminated"].get("message", "") for state in states if "terminated" in state]
+
+
+def test_install_viewers_may_read_policies_and_editors_may_not_write_them(release: bool, tenant: Tenant) -> None:
+    for role in ("view", "edit", "admin"):
+        kubectl("-n", tenant.namespace, "create", "rolebinding", role, f"--clusterrole={role}", f"--user={role}")
+
+    def can(user: str, verb: str, *more: str) -> bool:
+        asked = ("auth", "can-i", verb, POLICIES, f"--as={user}", "-n", tenant.namespace, *more)
+        return kubectl(*asked, check=False).strip() == "yes"
+
+    for user in ("view", "edit", "admin"):
+        assert until(f"{user} may read", partial(can, user, "get"))
+        assert not can(user, "create")
+    ceiling = "ceilings[0].namespaces={*}"
+    install("--set", "rbac.aggregateToEdit=true", "--set", ceiling)
+    try:
+        for user in ("edit", "admin"):
+            assert until(f"{user} may write", partial(can, user, "create"))
+            assert not can(user, "patch", "--subresource=status")
+        assert not can("view", "create")
+    finally:
+        install()
 
 
 def test_install_mutual_tls_between_envoy_and_authz(
