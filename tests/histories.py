@@ -23,6 +23,8 @@ REPLY_US = (
     60_000  # what a decision may wait for, on a busy machine: an admission is seen that much later than it was made
 )
 
+RECENT_US = 2_000_000
+
 
 @dataclass
 class History:
@@ -31,10 +33,11 @@ class History:
     passed: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     early: int = 0  # calls that were refused at the wait that they had been told
     silent_us: list[int] = field(default_factory=list)  # of each replica: without an answer, beyond GRACE
-    answered: bool = True  # the last that every replica heard of its store
+    answered: bool = True  # each replica heard of its store in the last seconds
 
     def read(self, lines: list[str]) -> None:
         heard: list[tuple[str, int]] = []
+        last_us = {"A": 0}
         for line in lines:
             what, key, instant = line.split()
             if what == "P":
@@ -42,15 +45,22 @@ class History:
             elif what == "E":
                 self.early += 1
             elif what in "AU":
-                heard.append((what, int(instant)))
+                last_us[what] = int(instant)
+                if not heard or heard[-1][0] != what:
+                    heard.append((what, int(instant)))
         spans = [until - since for (what, since), (_, until) in pairwise([*heard, ("end", _end(lines))]) if what == "U"]
         self.silent_us.append(sum(max(0, span - GRACE_US) for span in spans))
-        self.answered = self.answered and bool(heard) and heard[-1][0] == "A"
+        self.answered = self.answered and last_us["A"] > _end(lines) - RECENT_US
 
     @property
     def unconfirmed_us(self) -> int:
         """The d of the bound: the replicas' mean, GRACE at least."""
         return GRACE_US + sum(self.silent_us) // len(self.silent_us)
+
+    def pause_us(self, key: str = "k") -> int:
+        """Return the longest time between two calls of a key that were admitted."""
+        instants = sorted(self.passed[key])
+        return max(later - earlier for earlier, later in pairwise(instants))
 
     def excess(self, limit: RateLimit, *, capacities: int = 2) -> float:
         """Return by how many calls the worst window of any key exceeds `capacities`·C + r·(t + d)."""

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -18,11 +19,19 @@ PROGRAM = "redis-server"
 class RedisServer:
     """`options` are redis-server's own; `config` is a file for the few things that have no option."""
 
-    def __init__(self, folder: Path, *options: str, config: Path | None = None, program: str = PROGRAM) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        config: Path | None = None,
+        program: str = PROGRAM,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self._program = program
         self._folder = folder
         self._options = options
         self._config = () if config is None else (str(config),)
+        self._environment = environment
         self.port = 0
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -47,6 +56,7 @@ class RedisServer:
                  "--enable-debug-command", "local", *self._options],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
+                env=None if self._environment is None else os.environ | self._environment,
             )  # fmt: skip
             if self._answers():
                 return
@@ -76,6 +86,25 @@ class RedisServer:
             self.process.kill()
             self.process.wait()
             self.process = None
+
+
+class Clock:
+    """The wall clock of a Redis, which a test sets while it runs."""
+
+    def __init__(self, folder: Path) -> None:
+        require("gcc")
+        self._file, self._library = folder / "clock", folder / "stepped_clock.so"
+        self.set(0)
+        source = Path(__file__).parent / "stepped_clock.c"
+        words = ["gcc", "-shared", "-fPIC", "-nostdlib", "-o", str(self._library), str(source)]
+        subprocess.run(words, check=True)
+
+    def set(self, ahead_s: int) -> None:
+        self._file.write_bytes((ahead_s * 1_000_000).to_bytes(8, sys.byteorder, signed=True))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"LD_PRELOAD": str(self._library), "STEPPED_CLOCK": str(self._file)}
 
 
 def free_port() -> int:

@@ -190,3 +190,23 @@ async def test_refusals_of_addresses_are_remembered_up_to_a_bound_and_push_out_n
 
 def test_one_replica_has_the_whole() -> None:
     assert share((STEADY, MONTHLY), 1) == (STEADY, MONTHLY)
+
+
+async def test_wait_that_is_remembered_is_told_from_the_reply_on() -> None:
+    """The store decided before its reply came; a wait from before the call would end too early."""
+    now = [NOW_US]
+
+    class Slow(MemoryStore):
+        async def spend(self, key: str, limits: tuple[Limit, ...], *, now_us: int, cost: int = 1) -> Within | Exceeded:
+            del now_us
+            now[0] += 10_000
+            return self.charge(key, limits, now_us=now[0], cost=cost)
+
+    one = (rate_limit(name="one", requests=1, per_us=SECOND),)
+    limiter = Limiter(Slow(), clock=lambda: now[0])
+    assert isinstance(await limiter.spend("k", one, now_us=NOW_US), Within)
+    known = limiter.known("k", one, now_us=NOW_US)
+    assert known is not None
+    assert known.wait_us == SECOND
+    now[0] += SECOND - 10_000  # from there on it is asked again: the memory never refuses too long
+    assert limiter.known("k", one, now_us=NOW_US) is None

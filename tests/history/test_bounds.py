@@ -20,7 +20,7 @@ from redis_server import RedisServer
 
 from authz.policy.limits import rate_limit
 
-SECONDS = float(os.environ.get("HISTORY_SECONDS", "3"))
+SECONDS = float(os.environ.get("HISTORY_SECONDS", "2"))
 SPEC = {"name": "q", "requests": 40, "per_us": 1_000_000, "burst": 19}
 LIMIT = rate_limit(name="q", requests=40, per_us=1_000_000, burst=19)
 

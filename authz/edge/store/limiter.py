@@ -29,6 +29,7 @@ class _Denied(NamedTuple):
     limits: tuple[Limit, ...]
     since_us: int
     until_us: int
+    passes_us: int  # when it passes, by what is told: later than `until_us` by the time of the reply
     exceeded: Exceeded
 
 
@@ -63,7 +64,7 @@ class Limiter:
         if found is None or (found.limits is not limits and found.limits != limits):
             return None
         at_us = self._at(now_us)
-        wait_us = found.since_us + found.exceeded.wait_us - at_us
+        wait_us = found.passes_us - at_us
         if not found.since_us <= at_us < found.until_us:
             return None
         self.remembered += 1
@@ -76,21 +77,22 @@ class Limiter:
             return self._without_store(outcome, key, limits, now_us)
         if isinstance(outcome, Exceeded):
             # Anchored to the instant before the call was sent: earlier than the store decided, so never too late.
-            self._remember(key, limits, asked_us, outcome)
+            self._remember(key, limits, asked_us, now_us, outcome)
             return outcome
         self.shadowed += bool(outcome.shadowed)
         empty = [level for level in outcome.levels if not level.remaining]
         if empty:
             last = max(empty, key=_reset_us)
-            self._remember(key, limits, asked_us, Exceeded(last.name, last.reset_us, outcome.levels))
+            self._remember(key, limits, asked_us, now_us, Exceeded(last.name, last.reset_us, outcome.levels))
         return outcome
 
     def _at(self, now_us: int) -> int:
         return now_us if self._clock is None else self._clock()
 
-    def _remember(self, key: str, limits: tuple[Limit, ...], asked_us: int, exceeded: Exceeded) -> None:
+    def _remember(self, key: str, limits: tuple[Limit, ...], asked_us: int, now_us: int, exceeded: Exceeded) -> None:
         until_us = asked_us + min(exceeded.wait_us, KNOWN_US)
-        self._room(key).put(key, _Denied(limits, asked_us, until_us, exceeded))
+        passes_us = self._at(now_us) + exceeded.wait_us  # from the reply on, so that nobody is told too early
+        self._room(key).put(key, _Denied(limits, asked_us, until_us, passes_us, exceeded))
 
     def _room(self, key: str) -> Bounded[str, _Denied]:
         return self._denied_addresses if key.startswith(ANONYMOUS) else self._denied
