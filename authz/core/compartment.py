@@ -66,7 +66,7 @@ def locate(asked: Interaction, parameters: Parameters, patient: str, fhir: Fhir)
 
 
 def _writes(asked: Interaction) -> bool:
-    return asked.needs[0].letter in "cud"
+    return asked.needs[0].letter in ("c", "u", "d")
 
 
 def _is_outside(asked: Interaction, fhir: Fhir) -> bool:

@@ -583,3 +583,10 @@ def test_routes_challenge_asks_for_what_can_be_had(
         decide("GET /r", *token, patient=patient, policy=policy)
     assert refused.value.reason is Reason.SCOPE_MISSING
     assert list(refused.value.needed) == expected
+
+
+def test_route_tells_each_scope_that_it_needs() -> None:
+    policy = routed({"name": "r", "match": {"path": "/r"}, "scopes": {"allOf": ["export.run", "export.read"]}})
+    with pytest.raises(Refused) as refused:
+        decide("GET /r", "openid", policy=policy)
+    assert refused.value.detail == "route r needs export.run export.read"

@@ -425,3 +425,12 @@ def test_whoever_obeys_the_wait_passes_through_edits_and_clock_steps(
                 assert isinstance(outcome, Within)
                 assert after is not None
                 state = after
+
+
+def test_what_was_admitted_elsewhere_is_charged_first_and_stops_at_full() -> None:
+    admission, after = admit({}, (NGINX, DAILY), NOW_US, debits=(2, 2))
+    assert after is not None
+    assert [level.remaining for level in levels_at(after, (NGINX, DAILY), NOW_US)] == [18, 0]
+    assert admission.repaid == (2, 2)
+    admission, _ = admit({}, (NGINX, DAILY), NOW_US, debits=(2, 9))
+    assert (admission.admitted, admission.repaid) == (0, (2, 3))

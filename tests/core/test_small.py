@@ -12,7 +12,7 @@ from authz.core.decide import Deny, conclude
 from authz.core.public import PublicRoutes
 from authz.core.quota import Unknown, Within
 from authz.core.roster import Entry, enlist, enlist_invalid, index
-from authz.model import Grant, Reason, Refused, Standing
+from authz.model import Claims, Client, Confirmation, Grant, Presented, Reason, Refused, Standing
 from authz.policy import ClientPolicy, Source, parse
 
 
@@ -142,3 +142,11 @@ def test_verdict_without_evidence_is_a_denial() -> None:
     silent = conclude(Grant((), "x"), Unknown("x"), None, None)
     assert isinstance(silent, Deny)
     assert silent.refused.reason is Reason.STORE_UNAVAILABLE
+
+
+def test_denial_keeps_what_was_established() -> None:
+    client = Client(id="c", policy="p/c")
+    claims = Claims("iss", "key", None, "c", (), None, 0, None, Confirmation.NONE)
+    presented, quota = Presented("0" * 64, None), Within(())
+    refused = Refused(Reason.TOKEN_EXPIRED)
+    assert conclude(refused, quota, client, claims, presented) == Deny(refused, quota, client, claims, presented)

@@ -198,3 +198,15 @@ def test_each_is_given_once() -> None:
     assert each_named_once(items) is items
     with pytest.raises(ValueError, match=r"^given twice: a$"):
         each_named_once((*items, Item("a")))
+
+
+def test_schemas_say_what_is_taken() -> None:
+    assert adapter("Fingerprint").json_schema()["pattern"] == "^[0-9A-Fa-f]{64}$"
+    day, offset = "[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}", "(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+    assert f"^{day}T[0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}(?:\\.[0-9]{{1,9}})?{offset}$" == fields.INSTANT_PATTERN
+
+
+@pytest.mark.parametrize("value", [5, None, True, ["2026-11-01T00:00:00Z"], {}])
+def test_what_is_no_text_is_no_instant_and_said_so(value: object) -> None:
+    with pytest.raises(ValidationError, match="expected an instant such as"):
+        adapter("Instant").validate_python(value)

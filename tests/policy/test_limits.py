@@ -125,3 +125,8 @@ def test_limit_is_exact_and_enforced_and_local_unless_it_is_said() -> None:
     calendar = calendar_limit(name="a", requests=1, calendar=Calendar.DAY)
     assert (rate.enforced, rate.max_overshoot, rate.on_store_failure) == (True, 0, OnStoreFailure.LOCAL)
     assert (calendar.enforced, calendar.on_store_failure) == (True, OnStoreFailure.LOCAL)
+
+
+def test_terms_in_the_store_are_fixed() -> None:
+    terms = [calendar_limit(name="c", requests=1, calendar=calendar).terms for calendar in Calendar]
+    assert terms == [(1, 0), (2, 0), (3, 0)]
