@@ -61,7 +61,7 @@ WINDOWS: dict[str, tuple[ClientPolicy, Signer, tuple[datetime, datetime] | None]
         (START - BACK, START + DAYS_30),
     ),
     "contract begins at the end of all years": (policy_of(validity={"notBefore": "9999-12-31T23:59:59.5Z"}), ca(), None),
-    "contract ended before all years": (policy_of(validity={"notAfter": "0001-01-01T00:00:00+23:00"}), ca(), None),
+    "contract ended in the first of all years": (policy_of(validity={"notAfter": "1000-01-01T00:00:00+23:00"}), ca(), None),
     "the longest": (policy_of({"duration": "8784h"}), ca(), (START - BACK, START + timedelta(days=366))),
 }  # fmt: skip
 
