@@ -92,7 +92,9 @@ def platform_of(settings: Settings) -> Platform:
         issuers=frozenset(issuer.name for issuer in settings.issuers),
         base_path=fhir.base_path,
         public=_public(settings.public),
-        parameters=frozenset(fhir.parameters).union(*fhir.compartments.add.values()),
+        parameters=frozenset(name for name, effect in fhir.parameters.items() if effect == "narrows").union(
+            *fhir.compartments.add.values()
+        ),
     )
 
 

@@ -285,7 +285,7 @@ class Confirmation(Enum):
 class Claims(NamedTuple):
     """The claims of a token whose signature, issuer, audience and type are verified; instants in µs."""
 
-    issuer: str  # the configured name
+    issuer: str  # its `iss`
     key_thumbprint: str
     subject: str | None
     client_id: str

@@ -126,6 +126,7 @@ class Service:
         claims: Claims | None = None
         right: Grant | Refused
         try:
+            target = grant.complete(request, target, client, self._rules.fhir)  # no mode lets two readings pass
             claims = self._token(
                 request, target.query, client, presented.fingerprint, facts=facts, now_us=now_us
             )  # 5. with what right
@@ -201,6 +202,7 @@ class Service:
             return known
         right: Grant | Refused
         try:
+            target = grant.complete(request, target, client, self._rules.fhir)
             right = grant.decide(request, target, client, claims, self._rules.fhir)
         except Refused as refused:
             right = refused

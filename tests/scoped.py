@@ -40,7 +40,8 @@ def decide(
     method, _, target = line.partition(" ")
     asked = request(method, target, **more)
     token = claims(*scopes, patient=patient)
-    return grant.decide(asked, grant.read_target(target, fhir), policy or client(), token, fhir)
+    known = policy or client()
+    return grant.decide(asked, grant.complete(asked, grant.read_target(target, fhir), known, fhir), known, token, fhir)
 
 
 def reason(line: str, *scopes: str, **more: Any) -> Reason:

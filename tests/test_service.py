@@ -843,3 +843,29 @@ async def test_flood_of_refused_requests_asks_no_store(arguments: tuple[Any, ...
     for _ in range(1000):
         await bench.judge(*arguments, **more)
     assert len(bench.limiter.spent) <= 22
+
+
+EVERYWHERE: dict[str, Any] = {"name": "all", "match": {"pathPrefix": "/"}, "scopes": {"anyOf": ["user/*.rs"]}}
+READ_TWICE = {
+    "method in a form": ("/export/jobs", b"_method=DELETE", {}),
+    "form with a control byte": ("/fhir/Observation/_search", b"a%00=b", {}),
+    "name with two readings": ("/fhir/Observation/_search", b"patient[]=1", {}),
+    "form on a create": ("/fhir/Observation", b"a=b", {}),
+    "condition on another type": ("/fhir/Observation", b"", {"if-none-exist": "Patient?_id=5"}),
+}
+
+
+@pytest.mark.parametrize(("target", "body", "headers"), READ_TWICE.values(), ids=READ_TWICE.keys())
+@pytest.mark.parametrize("bearer", [None, "not.a.token"])
+async def test_shadow_lets_no_second_reading_pass_whatever_the_token(
+    target: str, body: bytes, headers: dict[str, str], bearer: str | None
+) -> None:
+    bench = Bench(policy_document(mode="Shadow", routes=[EVERYWHERE]))
+    kind = {"content-type": "application/x-www-form-urlencoded"} if body else {"content-type": "application/fhir+json"}
+    message = check_request(
+        target, "POST", headers={"x-envoy-auth-partial-body": "false"} | kind | headers, bearer=bearer
+    )
+    message.attributes.request.http.raw_body = body
+    verdict = await bench.service.judge(read_message(message, ClientAddress()), bench.facts, NOW_US)
+    assert isinstance(verdict, Deny), verdict
+    assert verdict.refused.reason is Reason.REQUEST_MALFORMED

@@ -61,8 +61,11 @@ def locate(asked: Interaction, parameters: Parameters, patient: str, fhir: Fhir)
             return _within_patient(asked, parameters, patient, fhir)
         case Kind.SEARCH:
             return _search(asked, parameters, patient, fhir)
-        case _:
-            return Finding.UNDECIDABLE
+        case _:  # a parameter may still say that it is about another patient
+            pins = {**_BESIDE_ID, **_pins(asked.within or asked.resource_type, fhir)}
+            if asked.resource_type != "Patient" or asked.kind is Kind.COMPARTMENT_SEARCH:
+                del pins["_id"]
+            return max(Finding.UNDECIDABLE, _narrowing(parameters, pins, patient)[0])
 
 
 def _writes(asked: Interaction) -> bool:

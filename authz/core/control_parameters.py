@@ -27,7 +27,7 @@ _REACHES: Final = (
 _DELETES_FURTHER: Final = (
     "_cascade", "_expunge", "_hardDelete", "hardDelete", "_purge", "_purgeHistory", "_remove-references",
 )  # fmt: skip
-# Names of known servers that look like search parameters and are none: pages, and what an export or a delete takes.
+# Names of known servers that are no search parameters: pages, what an export or a delete takes, and headers.
 _STEERING: Final = (
     "ct", "includesCt", "sessionID", "page", "pageToken", "continuationToken", "cursor",
     "excludedResourceTypes", "includeAssociatedData",

@@ -10,7 +10,7 @@ from authz.core.lookalike import Shape
 from authz.core.path import split_target
 from authz.core.plain import require_plain_form
 from authz.core.scope_authorization import Case, askable, authorize
-from authz.model import Claims, Client, Fhir, Grant, Parameters, Reason, Refused, Request, Target
+from authz.model import Claims, Client, Fhir, Grant, Reason, Refused, Request, Target
 from authz.policy.document import Route, RouteMatch, RouteScopes
 from authz.policy.smart import Context, Scope, intersect, parse_scope
 
@@ -96,27 +96,52 @@ def read_target(text: str, fhir: Fhir) -> Target:
     return Target(target.path, target.query, segments, search.parse(target.query, fhir.parameters))
 
 
+def complete(request: Request, target: Target, client: Client, fhir: Fhir) -> Target:
+    """Return the target with the parameters of all else that carries them: a form, If-None-Exist, other headers.
+
+    What has two readings is refused here, before the token is looked at, because no mode lets it pass.
+
+    Raises:
+        Refused: REQUEST_MALFORMED for a form, a body or If-None-Exist; PATH_AMBIGUOUS for a lookalike of a stricter
+            route's path.
+    """
+    require_plain_form(request)
+    segments, parameters = target.segments, target.parameters
+    if segments is None or parameters is None:
+        _require_strictest(request.method, target.path, client.routes)
+        return target
+    _require_no_hidden_parameters(request, segments)
+    if request.method == "POST" and segments[-1:] == ("_search",):
+        form = search.parse_form(request.form, fhir.parameters) if request.form is not None else search.UNSEEN
+        parameters = search.joined_by_post(parameters, form, fhir.search_by_post)
+    if request.if_none_exist is not None and _is_create(request.method, segments):
+        condition = search.parse_condition(request.if_none_exist, segments[0], fhir.parameters)
+        parameters = search.joined(parameters, condition)
+    if request.steering:
+        carried = [search.parameter(name, "", fhir.parameters) for name in request.steering]
+        parameters = parameters._replace(items=(*parameters.items, *carried))
+    return target._replace(parameters=interaction.settle_types(parameters, segments))
+
+
 def decide(request: Request, target: Target, client: Client, claims: Claims | None, fhir: Fhir) -> Grant:
-    """Return the right by which the request passes; without claims, by the certificate alone.
+    """Return the right by which a request with a complete target passes; without claims, by the certificate alone.
 
     Raises:
         Refused: INTERACTION_UNSUPPORTED, SCOPE_MISSING, PATIENT_UNKNOWN, PATIENT_MISMATCH,
-            COMPARTMENT_UNDECIDABLE, ROUTE_NOT_ALLOWED; PATH_AMBIGUOUS for a lookalike of a stricter route's path;
-            REQUEST_MALFORMED for a form or If-None-Exist that has two readings.
+            COMPARTMENT_UNDECIDABLE, ROUTE_NOT_ALLOWED.
     """
-    require_plain_form(request)
     scopes = held(client, claims)
     segments, parameters = target.segments, target.parameters
     if segments is None or parameters is None:
         return _by_route(request.method, target.path, client, scopes, claims)
-    _require_no_hidden_parameters(request, segments)
-    is_conditional = request.method == "POST" and len(segments) == 1 and request.if_none_exist is not None
-    if request.method == "POST" or request.steering:
-        parameters = _parameters(request, parameters, segments, fhir, is_conditional=is_conditional)
-    parameters = interaction.settle_types(parameters, segments)
+    is_conditional = request.if_none_exist is not None and _is_create(request.method, segments)
     asked = interaction.classify(request.method, segments, parameters, conditional=is_conditional)
     rule, delegated = authorize(Case(asked, parameters, scopes.clinical, claims, fhir))
     return Grant(scopes.texts, rule, delegated)
+
+
+def _is_create(method: str, segments: tuple[str, ...]) -> bool:
+    return method == "POST" and len(segments) == 1
 
 
 def _require_no_hidden_parameters(request: Request, segments: tuple[str, ...]) -> None:
@@ -132,23 +157,6 @@ def _require_no_hidden_parameters(request: Request, segments: tuple[str, ...]) -
         raise Refused(Reason.REQUEST_MALFORMED, f"a body on {request.method}, which some servers read as parameters")
 
 
-def _parameters(
-    request: Request, parameters: Parameters, segments: tuple[str, ...], fhir: Fhir, *, is_conditional: bool
-) -> Parameters:
-    """Return the parameters of the query and of all else that carries them: a form, If-None-Exist, other headers."""
-    if request.method == "POST" and segments[-1:] == ("_search",):
-        form = search.parse_form(request.form, fhir.parameters) if request.form is not None else search.UNSEEN
-        parameters = search.joined_by_post(parameters, form, fhir.search_by_post)
-    if is_conditional and request.if_none_exist is not None:
-        parameters = search.joined(
-            parameters, search.parse_condition(request.if_none_exist, segments[0], fhir.parameters)
-        )
-    if request.steering:
-        carried = [search.parameter(name, "", fhir.parameters) for name in request.steering]
-        parameters = parameters._replace(items=(*parameters.items, *carried))
-    return parameters
-
-
 def below(path: str, base_path: str) -> tuple[str, ...] | None:
     """Return the segments of a path below the FHIR base, None if it is elsewhere."""
     if path == base_path:
@@ -160,16 +168,18 @@ def below(path: str, base_path: str) -> tuple[str, ...] | None:
 
 
 def _by_route(method: str, path: str, client: Client, scopes: Effective, claims: Claims | None) -> Grant:
-    route = next((route for route in client.routes if _matches(route, method, path)), None)
+    route = _route_of(method, path, client.routes)
     if route is None:
         raise Refused(Reason.ROUTE_NOT_ALLOWED, "no route of the policy matches")
-    if len(client.routes) > 1:
-        _require_strictest(route, method, path, client.routes)
     lacking = _lacking(scopes, route.scopes)
     if lacking:
         told = " ".join(one.text if isinstance(one, Scope) else one for one in lacking)
         raise Refused(Reason.SCOPE_MISSING, f"route {route.name} needs {told}", needed=askable(lacking, claims))
     return Grant(scopes.texts, route.name)
+
+
+def _route_of(method: str, path: str, routes: tuple[Route, ...]) -> Route | None:
+    return next((route for route in routes if _matches(route, method, path)), None)
 
 
 def _matches(route: Route, method: str, path: str) -> bool:
@@ -189,11 +199,14 @@ def _takes(match: RouteMatch, method: str) -> bool:
     return method in match.methods or (method == "HEAD" and "GET" in match.methods)
 
 
-def _require_strictest(chosen: Route, method: str, path: str, routes: tuple[Route, ...]) -> None:
+def _require_strictest(method: str, path: str, routes: tuple[Route, ...]) -> None:
     """Refuse a path that a lenient upstream may take for that of another route, which asks for more.
 
     A route that matches the path as it is has been weighed already: the first of them decides.
     """
+    chosen = _route_of(method, path, routes) if len(routes) > 1 else None
+    if chosen is None:
+        return
     asked = lookalike.shape(path)
     for other in routes:
         if (

@@ -157,7 +157,7 @@ def settle_types(parameters: Parameters, segments: tuple[str, ...]) -> Parameter
     """
     if not any(item.effect is Effect.TYPES for item in parameters.items):
         return parameters
-    searched = next((one for one in segments[2:1:-1] or segments[:1] if one in RESOURCE_TYPES), None)
+    searched = next((one for one in segments[2:3] or segments[:1] if one in RESOURCE_TYPES), None)
     items = tuple([_settled(item, searched, segments) for item in parameters.items])
     return parameters._replace(items=items)
 
@@ -193,7 +193,7 @@ def _reached_by(item: Parameter, asked: Interaction) -> tuple[Need, ...]:
             return (Need(ANY, "s"),)
         case Effect.REACHES:
             included = _included(item)
-            return included if item.code == "x-provenance" else (*included, *_written(asked, included))
+            return included if item.code.lower() == "x-provenance" else (*included, *_written(asked, included))
         case Effect.CURSOR if asked.kind is Kind.SEARCH:  # a page of a typed search needs what the search needed
             return ()
         case Effect.DELETES_FURTHER if asked.deletes_further:

@@ -119,7 +119,7 @@ def _carries(filters: frozenset[tuple[str, str]], need: Need, case: Case) -> boo
 
 def _are_known(filters: frozenset[tuple[str, str]], resource_type: str, fhir: Fhir) -> bool:
     """Return whether a server knows these parameters: what it does not know it ignores, and filters nothing."""
-    known = SEARCH_PARAMETERS.get(resource_type, frozenset())
+    known = SEARCH_PARAMETERS.get(resource_type, frozenset()) | fhir.pins.get(resource_type, {}).keys()
     return all(name in known or fhir.parameters.get(name.lower()) is Effect.NARROWS for name, _ in filters)
 
 

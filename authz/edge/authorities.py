@@ -208,8 +208,8 @@ class Authorities:
             self._tell(file, failed.strerror or type(failed).__name__)
         except Misfit as unfit:
             self._tell(file, str(unfit))
-        except (ValueError, TypeError):
-            self._tell(file, "expected PEM certificates")
+        except (ValueError, TypeError) as wrong:
+            self._tell(file, f"expected PEM certificates: {wrong}")
         return False
 
     def _tell(self, file: _File, trouble: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from urllib.parse import urlsplit
 
 from authz.core.strict_json import read_object
-from authz.edge.fetch import Unfetchable
+from authz.edge.fetch import Unfetchable, shown
 
 
 async def discover(issuer: str, get: Callable[[str], Awaitable[bytes]]) -> str:
@@ -25,7 +25,7 @@ async def discover(issuer: str, get: Callable[[str], Awaitable[bytes]]) -> str:
         except Unfetchable as failed:
             troubles.append(str(failed))
         except ValueError as wrong:
-            troubles.append(f"{url}: {wrong}")
+            troubles.append(f"{shown(url)}: {wrong}")
     raise Unfetchable(f"jwks_uri not discovered: {'; '.join(troubles)}")
 
 

@@ -56,9 +56,9 @@ class Fetcher:
             through = f" (through the proxy {proxy.url})" if proxy is not None else ""
             body = await self._body(url, proxy)
         except (aiohttp.ClientError, OSError, ValueError) as failed:
-            raise Unfetchable(f"{_shown(url)}: {self._reason(failed)}{through}") from None
+            raise Unfetchable(f"{shown(url)}: {self._reason(failed)}{through}") from None
         if len(body) > DOCUMENT_MAX_BYTES:
-            raise Unfetchable(f"{_shown(url)}: longer than {DOCUMENT_MAX_BYTES} bytes")
+            raise Unfetchable(f"{shown(url)}: longer than {DOCUMENT_MAX_BYTES} bytes")
         return body
 
     async def _body(self, url: str, proxy: Proxy | None) -> bytes:
@@ -82,7 +82,7 @@ class Fetcher:
         return _reason(failed)
 
 
-def _shown(url: str) -> str:
+def shown(url: str) -> str:
     """Return a URL as a log may hold it: without credentials and query."""
     try:
         parts = urlsplit(url)

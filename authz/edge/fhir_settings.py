@@ -57,6 +57,8 @@ def _known_types(added: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]
 
 
 ParameterName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+# All pins are in lower case, as FHIR's own are: another spelling of one is then known for what it is.
+PinName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,64}$")]
 ServerKind = Literal["hapi", "microsoft", "google", "oracle", "epic", "medplum"]
 
 
@@ -73,7 +75,7 @@ class CompartmentSettings(SettingsModel):
     """`add`: resource type → search parameters that tie it to a patient on this server, besides FHIR's own."""
 
     add: Annotated[
-        dict[str, Annotated[tuple[ParameterName, ...], Field(min_length=1, max_length=16)]],
+        dict[str, Annotated[tuple[PinName, ...], Field(min_length=1, max_length=16)]],
         Field(max_length=PARAMETERS_MAX),
         AfterValidator(_known_types),
     ] = Field(default_factory=dict)

@@ -19,7 +19,7 @@ import aiohttp
 from authz.core import jwks
 from authz.edge import clock
 from authz.edge.discovery import discover
-from authz.edge.fetch import Fetcher, Unfetchable, open_session
+from authz.edge.fetch import Fetcher, Unfetchable, open_session, shown
 from authz.edge.roots import Roots
 from authz.edge.settings import IssuerSettings
 from authz.model import Issuer, KeySet, Trusted
@@ -150,7 +150,7 @@ class IssuerKeys:
         if path is not None:
             return str(path), await asyncio.to_thread(_read_bounded, path)
         uri = self._settings.jwks_uri or await self._discovered()
-        return uri, await self._fetcher.get(uri)
+        return shown(uri), await self._fetcher.get(uri)
 
     async def _discovered(self) -> str:
         """Return where the issuer says that its keys are; where it said so last while it says nothing."""

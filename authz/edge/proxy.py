@@ -1,7 +1,8 @@
 """Through which proxy a server is reached: an issuer's own, or the one that the environment names.
 
-`HTTPS_PROXY` and `NO_PROXY` are read as curl and Go read them: names with all below them, `*`, and networks. What is on
-this machine is reached directly. Credentials of a proxy travel in a header, so that no error and no log can name them.
+`HTTPS_PROXY` and `NO_PROXY` are read as curl and Go read them where these agree: names with all below them, `*`, and
+networks. What is on this machine is reached directly, unless it speaks https and its issuer names a proxy. Credentials
+of a proxy travel in a header, so that no error and no log can name them.
 
 Source: RFC 9110 section 9.3.6 (CONNECT); RFC 7617 (Basic).
 """

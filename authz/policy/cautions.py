@@ -59,8 +59,8 @@ def doubts(scope: Scope, path: Path, vocabulary: Vocabulary) -> Iterator[FieldEr
     if scope.filters and "s" not in scope.letters:
         yield FieldError(path=path, message="a filter opens searches alone, and there is no `s`: this grants nothing")
     for name in sorted(name for name in {name for name, _ in scope.filters} if not vocabulary.knows(name, kind)):
-        told = f"FHIR {version} has no search parameter `{name}` of {kind}: a server that does not know it either"
-        yield FieldError(path=path, message=f"{told} ignores it, and the scope is as wide as without it")
+        told = f"FHIR {version} has no search parameter `{name}` of {kind}, and a server ignores what it does not know"
+        yield FieldError(path=path, message=f"{told}: this grants nothing unless fhir.parameters says that it narrows")
 
 
 def _covers(first: RouteMatch, later: RouteMatch) -> bool:

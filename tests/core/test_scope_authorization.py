@@ -472,6 +472,8 @@ def test_filter_by_a_parameter_that_the_type_does_not_have_opens_nothing() -> No
     assert reason(line, scope, patient=None) is Reason.SCOPE_MISSING
     assert decide(line, scope, patient=None, fhir=DENY._replace(parameters={"sensitivity": Effect.NARROWS}))
     assert reason("GET /fhir/Patient/123/*?category=x", "user/*.rs?category=x") is Reason.SCOPE_MISSING
+    added = DENY._replace(pins={"Task": {"for-patient": frozenset({"Patient"})}})
+    assert decide("GET /fhir/Task?for-patient=9", "user/Task.rs?for-patient=9", patient=None, fhir=added)
 
 
 TYPES = [
@@ -554,3 +556,27 @@ def test_value_that_is_no_reference_pins_nothing(frame: str) -> None:
         return reason(f"GET /fhir/Observation?patient={quote(value)}", *READ) is Reason.PATIENT_MISMATCH
 
     assert taken(frame, is_read) == set(ALNUM + ".-,")  # a comma joins two ids
+
+
+ELSEWHERE = [
+    "DELETE /fhir/Observation?patient=124",
+    "PUT /fhir/Patient?_id=124",
+    "GET /fhir?_type=Observation&patient=124",
+    "GET /fhir/Observation/5?patient=124",
+    "GET /fhir/Observation/5?subject=Patient/124",
+    "GET /fhir/Encounter/5/Observation?patient=124",
+    "GET /fhir/Observation/_history?patient=124",
+]
+
+
+@pytest.mark.parametrize("line", ELSEWHERE)
+def test_request_that_names_another_patient_is_a_mismatch_whatever_it_is(line: str) -> None:
+    for fhir in (DENY, DELEGATE):
+        assert reason(line, "patient/*.cruds", fhir=fhir) is Reason.PATIENT_MISMATCH
+    same = line.replace("124", "123")
+    assert reason(same, "patient/*.cruds") is Reason.COMPARTMENT_UNDECIDABLE
+    assert decide(same, "patient/*.cruds", fhir=DELEGATE).compartment == "Patient/123"
+
+
+def test_id_of_another_type_is_no_patient() -> None:
+    assert decide("PUT /fhir/Observation?_id=5", "patient/*.cruds", fhir=DELEGATE).compartment == "Patient/123"

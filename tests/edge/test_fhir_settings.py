@@ -54,6 +54,7 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
     "twice": ({"parameters": {"_x": "narrows", "_X": "cursor"}}, ["given twice, in different case: _X, _x"]),
     "type": ({"compartments": {"add": {"Tusk": ["patient"], "Foo": ["x"]}}}, ["no resource types of FHIR R4: Foo, Tusk"]),
     "Patient": ({"compartments": {"add": {"Patient": ["link"]}}}, ["compartments.add: Patient is pinned by _id alone"]),
+    "upper case": ({"compartments": {"add": {"Task": ["forPatient"]}}}, ["compartments.add.Task[0]: "]),
     "no parameter": ({"compartments": {"add": {"Task": []}}}, ["compartments.add.Task: "]),
     "too many": (
         {"parameters": {f"_x{number}": "narrows" for number in range(PARAMETERS_MAX + 1)}},

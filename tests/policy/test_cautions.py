@@ -65,7 +65,7 @@ TOLD: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {
     "its filter is not told, too": ({"scopes": ["user/Pateint.s?nmae=x"]}, [("spec.scopes[0]", "no resource type")]),
     "a filter that does not exist": (
         {"scopes": ["patient/Observation.rs?catgory=laboratory"]},
-        [("spec.scopes[0]", "no search parameter `catgory` of Observation: a server that does not know it either")],
+        [("spec.scopes[0]", "no search parameter `catgory` of Observation, and a server ignores what it does not know: this grants nothing")],
     ),
     "a filter of another type": ({"scopes": ["user/Patient.s?code=x"]}, [("spec.scopes[0]", "`code` of Patient")]),
     "a filter of no type": ({"scopes": ["user/*.s?catgory=x"]}, [("spec.scopes[0]", "`catgory` of *")]),
