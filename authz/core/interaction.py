@@ -157,12 +157,12 @@ def settle_types(parameters: Parameters, segments: tuple[str, ...]) -> Parameter
     """
     if not any(item.effect is Effect.TYPES for item in parameters.items):
         return parameters
-    searched = next((one for one in segments[2:3] or segments[:1] if one in RESOURCE_TYPES), None)
+    searched = (segments[2] if len(segments) > 2 else segments[0]) if segments else ""  # noqa: PLR2004 [type]/[id]/[type]
     items = tuple([_settled(item, searched, segments) for item in parameters.items])
     return parameters._replace(items=items)
 
 
-def _settled(item: Parameter, searched: str | None, segments: tuple[str, ...]) -> Parameter:
+def _settled(item: Parameter, searched: str, segments: tuple[str, ...]) -> Parameter:
     if item.effect is not Effect.TYPES:
         return item
     harmless = not segments or segments[-1] == "$everything" or (item.name, item.value) == ("_type", searched)

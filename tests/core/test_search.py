@@ -256,3 +256,9 @@ def test_what_is_kept_of_strangers_names_is_bounded() -> None:
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert kept < 500 * search.NAMES_CACHED_MAX
+
+
+def test_condition_says_what_the_servers_own_parameters_do() -> None:
+    declared = {"_with": Effect.NARROWS}
+    assert search.parse_condition("_with=x", "Patient", declared).items[0].effect is Effect.NARROWS
+    assert search.parse_condition("_with=x", "Patient").items[0].effect is Effect.UNKNOWN
