@@ -8,7 +8,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -30,13 +30,13 @@ AUDIENCE = "https://api.example.org"
 CLIENT_ID = "trusted-partner-app"
 
 
-@lru_cache
+@cache
 def rsa_key(name: str = "main", bits: int = 2048) -> rsa.RSAPrivateKey:
     del name  # tells keys apart in the cache
     return rsa.generate_private_key(65537, bits)
 
 
-@lru_cache
+@cache
 def ec_key(name: str = "main") -> ec.EllipticCurvePrivateKey:
     del name
     return ec.generate_private_key(ec.SECP256R1())
@@ -122,7 +122,7 @@ def partner_certificate(name: str = CLIENT_ID) -> Certificate:
     return _partner_certificate(name)
 
 
-@lru_cache
+@cache
 def _partner_certificate(name: str) -> Certificate:
     return certificate(name, uris=(f"spiffe://example.org/client/{name}",))
 
