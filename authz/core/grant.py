@@ -120,7 +120,8 @@ def complete(request: Request, target: Target, client: Client, fhir: Fhir) -> Ta
     if request.steering:
         carried = [search.parameter(name, "", fhir.parameters) for name in request.steering]
         parameters = parameters._replace(items=(*parameters.items, *carried))
-    return target._replace(parameters=interaction.settle_types(parameters, segments))
+    settled = interaction.settle_types(parameters, segments)
+    return target if settled is target.parameters else target._replace(parameters=settled)
 
 
 def decide(request: Request, target: Target, client: Client, claims: Claims | None, fhir: Fhir) -> Grant:
